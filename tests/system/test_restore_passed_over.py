@@ -29,11 +29,9 @@ ANOTHER = 60000  # a uid that nobody has
 FILES = ("settings.json", "secrets/key.bin", "attachments/a.png")
 
 
-def symlink(user: User, userdata: Path) -> str:
-    target = user.home / "picture.png"
-    target.write_text("a picture")
-    (userdata / "attachments/link.png").symlink_to(target)
-    return "attachments/link.png"
+def pipe(user: User, userdata: Path) -> str:
+    os.mkfifo(userdata / "attachments/pipe")
+    return "attachments/pipe"
 
 
 def roots_file(user: User, userdata: Path) -> str:
@@ -78,12 +76,6 @@ def own_file_in_roots_folder(user: User, userdata: Path) -> str:
     return "attachments/shared/own"
 
 
-def secrets_a_symlink(user: User, userdata: Path) -> str:
-    (userdata / "secrets").rename(user.home / "vault")
-    (userdata / "secrets").symlink_to(user.home / "vault")
-    return "secrets"
-
-
 def secrets_of_root(user: User, userdata: Path) -> str:
     """Its user can give it another name, and can't move it to another folder."""
     os.chown(userdata / "secrets", 0, 0)
@@ -94,18 +86,17 @@ def secrets_of_root(user: User, userdata: Path) -> str:
 
 
 KINDS: dict[str, Callable[[User, Path], str]] = {
-    "a symlink": symlink,
+    "a pipe": pipe,
     "root's file": roots_file,
     "another's setting": anothers_setting,
     "an unreadable file": unreadable_file,
     "an unreadable folder": unreadable_folder,
     "root's folder": roots_folder,
     "a file in root's folder": own_file_in_roots_folder,
-    "secrets is a symlink": secrets_a_symlink,
     "secrets is root's": secrets_of_root,
 }
 # Without a folder of root's, which would be in the way of whoever removes the rest.
-TOGETHER = ("a symlink", "an unreadable file", "secrets is root's", "another's setting")
+TOGETHER = ("a pipe", "an unreadable file", "secrets is root's", "another's setting")
 
 
 @pytest.fixture
@@ -187,7 +178,7 @@ def test_what_cannot_be_packed_stays_aside_and_is_named(host: Host, kept: User, 
 
 
 def test_a_person_is_told_where_it_lies(host: Host, kept: User) -> None:
-    planted(kept, "a symlink")
+    planted(kept, "a pipe")
     answer = succeeded(host.t3("restore", kept.name, "--yes"))
     [aside] = left(kept)
     assert (
@@ -195,18 +186,18 @@ def test_a_person_is_told_where_it_lies(host: Host, kept: User) -> None:
         in answer.out.splitlines()
     )
     assert (
-        f"WARN: {kept.name}: not packed: attachments/link.png: a symlink, which is not followed"
+        f"WARN: {kept.name}: not packed: attachments/pipe: no regular file"
         in answer.out.splitlines()
     )
 
 
 def test_of_many_the_first_are_named_and_the_rest_counted(host: Host, kept: User) -> None:
     for number in range(20):
-        (kept.database.parent / f"attachments/{number:02}").symlink_to("nowhere")
+        os.mkfifo(kept.database.parent / f"attachments/{number:02}")
     document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
     packed, aside = document["warnings"]
     for warning in (packed, aside):
-        assert warning.count("a symlink") == 5
+        assert warning.count("no regular file") == 5
         assert warning.endswith("; and 15 more")
 
 
@@ -228,6 +219,24 @@ def test_so_it_is_for_all_at_once_and_for_the_undo(
         {name: inode for name, inode in more.items() if name.startswith("attachments")},
     )
     must_lie_aside(document["kept"], there)
+
+
+def test_a_symlink_comes_back_as_one_and_nothing_of_it_stays_aside(host: Host, kept: User) -> None:
+    """Row 38. A picture that lies elsewhere, and secrets in a vault."""
+    userdata = kept.database.parent
+    (userdata / "secrets").rename(kept.home / "vault")
+    links = {"attachments/link.png": kept.home / "picture.png", "secrets": kept.home / "vault"}
+    for name, target in links.items():
+        (userdata / name).symlink_to(target)
+        os.lchown(userdata / name, kept.uid, kept.gid)
+    document = succeeded(host.t3("restore", kept.name, "--yes", "--json")).document
+    must_be_put_back(kept)
+    assert (document["kept"], left(kept)) == ([], set())
+    [told] = document["warnings"]
+    assert all(f"{name}: a symlink" in told for name in links)
+    succeeded(host.t3("restore", kept.name, "--label", "prerestore", "--yes"))
+    assert {name: (userdata / name).readlink() for name in links} == links
+    assert (kept.home / "vault/key.bin").read_text() == "first"
 
 
 def test_the_database_alone_moves_nothing_of_it(host: Host, kept: User) -> None:

@@ -120,13 +120,13 @@ def test_of_what_may_have_changed_an_archive_is_asked_for(
 
 
 def test_of_nothing_no_archive_need_be_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "secrets").symlink_to("/etc")
+    os.mkfifo(tmp_path / "secrets")
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found = found_unchanged(folder, "")
         assert found is not None
         assert (found.entries, found.unchanged) == (0, False)
-        assert found.passed == ("secrets: a symlink, which is not followed",)
+        assert found.passed == ("secrets: no regular file",)
         assert found == replace(packed(folder, tmp_path / "archive"), fingerprint=found.fingerprint)
     finally:
         os.close(folder)
@@ -323,6 +323,15 @@ def test_beside_a_process_that_saves_all_the_time_no_mix_goes_unnamed(
             saver.kill()
 
 
+LINKS = {
+    "attachments/away": "/etc/passwd",
+    "attachments/above": "../../..",
+    "attachments/broken": "nowhere/é",
+    "attachments/long": "x/" * 1000,
+    "keybindings.json": "../dotfiles/keybindings.json",
+}
+
+
 def test_more_than_the_limit_is_not_packed(opened: int, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="T3_BACKUP_FILES_LIMIT"):
         packed(opened, tmp_path / "one", limit=1004)
@@ -369,9 +378,10 @@ HOSTILE: dict[str, list[tuple[tarfile.TarInfo, bytes]]] = {
     "an empty part": [member("secrets", type=tarfile.DIRTYPE), member("secrets//key", b"x")],
     "without its folder": [member("secrets/key.bin", b"x")],
     "beneath a file": [member("secrets", b"x"), member("secrets/key.bin", b"x")],
-    "a symlink": [member("secrets", type=tarfile.SYMTYPE, linkname="/etc")],
+    "a symlink to nothing": [member("secrets", type=tarfile.SYMTYPE, linkname="")],
+    "a symlink to too much": [member("secrets", type=tarfile.SYMTYPE, linkname="x" * 5000)],
     "through a symlink": [
-        member("secrets", type=tarfile.SYMTYPE, linkname="/tmp"),
+        member("secrets", type=tarfile.SYMTYPE, linkname="../.."),
         member("secrets/out", b"x"),
     ],
     "a hard link": [member("settings.json", type=tarfile.LNKTYPE, linkname="/etc/passwd")],
@@ -413,7 +423,24 @@ def test_a_hostile_archive_is_refused_and_touches_nothing_outside(
         os.close(folder)
     assert {path.name for path in tmp_path.iterdir()} == {"archive", "inside"}
     assert {path.name for path in inside.parent.iterdir()} == {"folder"}
-    assert not any(path.is_symlink() for path in inside.rglob("*"))
+
+
+def test_a_symlink_comes_back_as_one_wherever_it_leads(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """What it leads to is not packed, and that is told."""
+    for name, target in LINKS.items():
+        (userdata / name).symlink_to(target)
+        os.utime(userdata / name, ns=(1, 10**18 + 7), follow_symlinks=False)
+    found = packed(opened, tmp_path / "one")
+    assert sorted(one.partition(":")[0] for one in found.passed) == sorted(LINKS)
+    assert all("what it leads to is not" in one for one in found.passed)
+    assert {one.partition("=")[0] for one in found.sealed} >= {"attachments", "keybindings.json"}
+    content(tmp_path / "one", found)
+    for name, target in LINKS.items():
+        link = tmp_path / "one.unpacked" / name
+        assert os.readlink(link) == target
+        assert link.lstat().st_mtime_ns == 10**18 + 7
 
 
 def test_what_the_hostile_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:

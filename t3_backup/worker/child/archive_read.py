@@ -1,7 +1,7 @@
 """Read an archive of the files beside a database, and bring them back, as their owner.
 
-Nothing in it is believed. Regular files and folders beneath the names that are kept, and nothing
-else: no symlink, no second name, no way out.
+Nothing in it is believed. Regular files, folders and symlinks beneath the names that are kept, and
+nothing else: no second name, no way out, nothing through a symlink.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ _WINDOW_BYTES = 1 << 27  # of memory that a frame of zstd may ask for
 
 @dataclass(frozen=True)
 class Member:
-    """A file or folder of an archive, as it may be made again."""
+    """A file, folder or symlink of an archive, as it may be made again."""
 
     path: str
     is_folder: bool
+    target: str  # where a symlink leads; else empty
     bytes: int
     mode: int
     mtime_ns: int
@@ -81,7 +82,7 @@ def inspect_archive(file: int, limit: int, alive: Callable[[int], None]) -> Insp
         for member, info in _members(tar, limit):
             entries += 1
             total += member.bytes
-            if not member.is_folder:
+            if info.isreg():
                 for _ in _pieces(tar, info):
                     alive(total)
     return Inspected(entries, total)
@@ -105,6 +106,10 @@ def extract_archive(file: int, folder: int, limit: int, alive: Callable[[int], N
                     # its own mode may keep us out: it comes last
                     os.mkdir(name, 0o700, dir_fd=above)
                     folders.append(member)
+                elif member.target:
+                    times = (member.mtime_ns, member.mtime_ns)
+                    os.symlink(member.target, name, dir_fd=above)
+                    os.utime(name, ns=times, dir_fd=above, follow_symlinks=False)
                 else:
                     _make_file(above, name, member, _pieces(tar, info))
                     alive(total)
@@ -179,7 +184,7 @@ def check_member(info: tarfile.TarInfo) -> Member:
     """Return the member, if it is one that we make. Raises SourceError."""
     parts = info.name.split("/")
     if (
-        not (info.isreg() or info.isdir())
+        not (info.isreg() or info.isdir() or (info.issym() and _may_lead_to(info.linkname)))
         or info.issparse()
         or parts[0] not in KEPT_FILES
         or any(part in ("", ".", "..") or "\0" in part for part in parts)
@@ -191,10 +196,16 @@ def check_member(info: tarfile.TarInfo) -> Member:
     return Member(
         info.name,
         info.isdir(),
-        0 if info.isdir() else info.size,
+        info.linkname if info.issym() else "",
+        info.size if info.isreg() else 0,
         info.mode & 0o777,
         _mtime_ns(info),
     )
+
+
+def _may_lead_to(target: str) -> bool:
+    """Tell whether the system could make a symlink of it. Where it leads to nobody asks."""
+    return bool(target) and "\0" not in target and len(os.fsencode(target)) < _LONGEST_PATH
 
 
 def _mtime_ns(info: tarfile.TarInfo) -> int:

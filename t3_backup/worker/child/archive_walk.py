@@ -1,12 +1,13 @@
 """Find the files and folders to archive beside a database, and know them again by marks.
 
-Regular files and folders of the names in KEPT_FILES, no symlink followed; all else is passed over,
-and named.
+Regular files, folders and symlinks of the names in KEPT_FILES; all else is passed over, and named.
+No symlink is followed: it is itself what is packed.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 import sys
@@ -23,20 +24,27 @@ from t3_backup.worker.operations.backup import Packed, WriteArchive
 # every few milliseconds.
 _FRESH_NS = 2_000_000_000
 _MOST_PASSED = 100  # that are told of
+_LINK = "a symlink, which is saved as such: what it leads to is not"
 _MOST_LOOKED_AT = 2000  # beside the copy of a database, which they must not hold up
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder, by its path beneath the packed folder."""
+    """A file, folder or symlink, by its path beneath the packed folder."""
 
     path: str
     status: os.stat_result
+    target: str = ""  # where a symlink leads
 
     @property
     def is_folder(self) -> bool:
-        """Tell a folder from a file."""
+        """Tell a folder from all else."""
         return stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Tell what has content."""
+        return stat.S_ISREG(self.status.st_mode)
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -47,7 +55,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """Return the bytes of content."""
-        return 0 if self.is_folder else self.status.st_size
+        return self.status.st_size if self.is_file else 0
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,13 @@ class Inventory:
     def describe(self, *, unchanged: bool) -> Packed:
         """Say what an archive of it would hold."""
         marks = mark_entries(self.entries, self.passed)
+        links = (f"{entry.path}: {_LINK}" for entry in self.entries if entry.target)
         return Packed(
             entries=len(self.entries),
             content_bytes=self.bytes,
             fingerprint=self.fingerprint,
             unchanged=unchanged,
-            passed=tuple(self.passed[:_MOST_PASSED]),
+            passed=tuple(itertools.islice((*self.passed, *links), _MOST_PASSED)),
             sealed=tuple(f"{name}={mark}" for name, mark in marks.items()),
         )
 
@@ -155,11 +164,11 @@ def walk_entries(
     while waiting:
         path = waiting.pop()
         try:
-            status, readable = _look(folder, path)
+            status, readable, target = _look(folder, path)
             if (reason := explain_unfit(status, uid)) is None and not readable:
                 reason = os.strerror(errno.EACCES)
             if reason is None:
-                yield Entry(path, status)
+                yield Entry(path, status, target)
                 if stat.S_ISDIR(status.st_mode):
                     waiting += [f"{path}/{name}" for name in _names(folder, path)]
             else:
@@ -172,22 +181,23 @@ def walk_entries(
 
 def explain_unfit(status: os.stat_result, uid: int) -> str | None:
     """Say why what has this status is not packed; None: it is."""
-    if stat.S_ISLNK(status.st_mode):
-        return "a symlink, which is not followed"
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         return "no regular file"
     return f"it belongs to uid {status.st_uid}" if status.st_uid != uid else None
 
 
-def _look(folder: int, path: str) -> tuple[os.stat_result, bool]:
-    """What is there, and whether a file that it is can be read."""
+def _look(folder: int, path: str) -> tuple[os.stat_result, bool, str]:
+    """What is there, whether a file that it is can be read, and where a symlink leads."""
     parent, _, name = path.rpartition("/")
     above = native.open_beneath(folder, parent or ".", os.O_PATH | os.O_DIRECTORY)
     try:
         status = os.stat(name, dir_fd=above, follow_symlinks=False)
-        return status, not stat.S_ISREG(status.st_mode) or os.access(
+        if stat.S_ISLNK(status.st_mode):
+            return status, True, os.readlink(name, dir_fd=above)
+        readable = not stat.S_ISREG(status.st_mode) or os.access(
             name, os.R_OK, dir_fd=above, follow_symlinks=False
         )
+        return status, readable, ""
     finally:
         os.close(above)
 

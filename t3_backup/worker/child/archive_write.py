@@ -126,7 +126,7 @@ def _write(
         ) as tar,
     ):
         for entry in entries:
-            if entry.is_folder:
+            if not entry.is_file:
                 tar.addfile(_info(entry))
                 written += 1
                 continue
@@ -168,7 +168,10 @@ def _is_as(entry: Entry, status: os.stat_result) -> bool:
 
 def _info(entry: Entry) -> tarfile.TarInfo:
     info = tarfile.TarInfo(entry.path)
-    info.type = tarfile.DIRTYPE if entry.is_folder else tarfile.REGTYPE
+    if entry.is_folder:
+        info.type = tarfile.DIRTYPE
+    elif entry.target:
+        info.type, info.linkname = tarfile.SYMTYPE, entry.target
     info.size = entry.bytes
     info.mode = stat.S_IMODE(entry.status.st_mode) & 0o777
     seconds, ns = divmod(entry.status.st_mtime_ns, 10**9)
