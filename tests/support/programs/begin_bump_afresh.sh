@@ -5,7 +5,7 @@ set -euo pipefail
 
 systemctl stop 't3-serve@*'
 systemctl reset-failed
-rm -rf "$1" "$2"/* /home/* /root/*.sqlite
+rm -rf "$1" "$2"/* /home/* /root/*.sqlite /var/lib/t3-backup/stores.json
 rm -rf /etc/systemd/system/t3-serve@.service.d /etc/t3-autoupdate.freeze /run/t3-fake-live
 systemctl daemon-reload
 cp -a /srv/kept/home/* /home/

@@ -15,6 +15,8 @@ import sys
 def _find_workers(operation: bytes) -> list[str]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
+        if pid == str(os.getpid()):  # whose command line is this text, and names the operation
+            continue
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as command:
                 words = command.read().split(b"\0")
