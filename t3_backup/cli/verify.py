@@ -141,7 +141,7 @@ class _Verification:
 
     def _take(self, stored: StoredSnapshot, result: VerifyResult) -> None:
         self.done += 1
-        self.failed += result.outcome == "failed"
+        self.failed += result.outcome == "failed" or bool(result.remarks)
         self.unchecked += result.outcome == "unchecked"
         self._checked.append((stored, result))
         for message in messages.verify_messages(result):

@@ -13,6 +13,7 @@ from t3_backup.history.verify import VerifyResult
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.catalog import Entry, Proof
 from t3_backup.store.faults import hangs_on
+from t3_backup.store.leftovers import check_catalog
 from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest, StoredDatabase
 
@@ -26,7 +27,11 @@ def record_result(account_dir: AccountDir, result: VerifyResult, now: datetime) 
     what somebody has accepted stays accepted. Raises OSError.
     """
     name, proof = result.snapshot.name, Proof(now, result.outcome, result.reason)
-    last = account_dir.read_catalog().proof_of(name)
+    catalog = account_dir.read_catalog()
+    if name not in catalog.entries:
+        # As a run would: with its entry nobody knows any more that another version has worked here.
+        check_catalog(account_dir, account_dir.read_listing())
+    last = catalog.proof_of(name)
     if last is not None and last.outcome == "failed" and _is_no_news(proof, last):
         return last
     account_dir.record_proof(name, proof)

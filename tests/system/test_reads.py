@@ -1,5 +1,5 @@
-"""How often a run reads the store: an account's folder once, and each manifest in it once, whether
-its database has changed or not."""
+"""How often a run reads the store: the names in an account's folder once, and each manifest in it
+once, whether its database has changed or not. What the files take is measured besides."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from support.host import Host
 from support.users import needs_root
 
 from demo.users import User
+
+# For the share of each account, before the first one begins and when it is its own turn.
+MEASURED = 2
 
 pytestmark = [
     needs_root,
@@ -82,7 +85,7 @@ def test_a_run_reads_each_folder_and_each_manifest_once(
     assert len(list(host.account_dir(changed).glob("*.json"))) == 4
     assert len(list(host.account_dir(same).glob("*.json"))) == 3
     for user in pair:
-        assert reads(user) == (1, Counter(before[user]))
+        assert reads(user) == (1 + MEASURED, Counter(before[user]))
 
 
 def test_a_run_that_prunes_looks_once_more_before_it_does(
@@ -97,7 +100,10 @@ def test_a_run_that_prunes_looks_once_more_before_it_does(
     listed, opened = reads_of(host, "run")(changed)
     left = {path.name for path in host.account_dir(changed).glob("*.json")}
     assert len(names - left) == 1
-    assert (listed, {name: opened[name] for name in names}) == (2, dict.fromkeys(names, 2))
+    assert (listed, {name: opened[name] for name in names}) == (
+        2 + MEASURED,
+        dict.fromkeys(names, 2),
+    )
 
 
 def test_the_metrics_of_a_run_read_no_manifest_again(host: Host, pair: tuple[User, User]) -> None:

@@ -28,7 +28,8 @@ def _say(**event: object) -> None:
 
 def _find_databases(size: int = 4096) -> None:
     """Say that there is a database, without which no file to write comes, and take the file."""
-    found = [{"file": _FILE, "bytes": size, "wal_bytes": 0, "problem": "", "inode": 1}]
+    said = {"problem": "", "obstacle": "", "inode": 1}
+    found = [{"file": _FILE, "bytes": size, "wal_bytes": 0, **said}]
     seen = {"base_dir": "/", "device": "", "opened": None}
     _say(event="source", bytes=size, wal_bytes=0, databases=found, others=[], unlisted=[], **seen)
     with socket.socket(fileno=os.dup(_channel)) as s:
