@@ -246,7 +246,7 @@ def test_who_has_it_open_is_ended_and_then_it_is_restored(reader: Reader) -> Non
 def test_a_run_that_is_at_work_is_stopped_and_then_it_is_restored(reader: Reader) -> None:
     machine = reader.machine
     as_alice(machine, EMPTY)
-    with paused_worker(machine, "alice"):
+    with paused_worker(machine, "alice", operation="check_databases"):
         reader.follow("A run is at work")
     machine.run("systemctl", "reset-failed", SERVICE, check=False)
     serve(machine, "alice")

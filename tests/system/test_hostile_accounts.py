@@ -24,6 +24,7 @@ from demo.users import User
 
 pytestmark = [
     needs_root,
+    pytest.mark.alone,  # what it compares is time
     pytest.mark.skipif(sandbox.ACTIVE, reason="mounts of a test are not in the unit"),
 ]
 

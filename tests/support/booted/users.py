@@ -82,15 +82,16 @@ def is_idle(machine: Machine, unit: str = SERVICE) -> bool:
 
 
 @contextmanager
-def paused_worker(machine: Machine, user: str, unit: str = SERVICE) -> Iterator[int]:
+def paused_worker(
+    machine: Machine, user: str, unit: str = SERVICE, operation: str = ""
+) -> Iterator[int]:
     """Start a service and stop (SIGSTOP) its worker for `user`; the service's pid.
 
-    That is the worker that proves the copy, or a snapshot: one that copies and says nothing would
-    be ended after a few seconds, since it holds the source. At the end it goes on.
+    That is the worker that copies the database, or proves a snapshot of it. At the end it goes on.
+    One that copies is ended after some seconds of silence, since it holds the source.
     """
-    with machine.start(
-        *programs.booted_line("stop_worker.py", user, "check_integrity")
-    ) as watching:
+    operation = operation or ("copy_databases" if unit == SERVICE else "check_integrity")
+    with machine.start(*programs.booted_line("stop_worker.py", user, operation)) as watching:
         try:
             assert watching.stdout is not None
             assert watching.stdout.readline() == "watching\n"
