@@ -9,7 +9,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from demo.writer import Writer
 from support import programs
 from support.host import Host
 from support.processes import until, user_process
-from support.workers import wrap_workers
+from support.workers import start_wrapped, wrap_workers
 
 IN_USE = 4
 
@@ -168,10 +167,7 @@ def paused_restore(
     held.unlink(missing_ok=True)
     os.mkfifo(held)
     wrapper = wrap_workers(host.folder, **{operation: f"echo $$ >{at}; read line <{held}"})
-    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
-    with subprocess.Popen(
-        line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True
-    ) as process:
+    with start_wrapped(host, wrapper, "restore", user.name, "--yes", *words) as process:
         try:
             worker = int(until(at.read_text, "worker"))
             intents = [

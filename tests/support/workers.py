@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from support.host import Host
 
 
 def wrap_workers(folder: Path, **instead: str) -> Path:
@@ -17,6 +21,16 @@ def wrap_workers(folder: Path, **instead: str) -> Path:
     wrapper.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}esac\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
     return wrapper
+
+
+def start_wrapped(host: Host, wrapper: Path, *words: str, **how: Any) -> subprocess.Popen[str]:
+    """Start a command on that host which starts its workers by `wrapper`; its output is a pipe.
+
+    `how`: what else, or other, subprocess.Popen is to be told.
+    """
+    usual = {"env": host.env(), "cwd": "/", "stdout": subprocess.PIPE}
+    line = [str(wrapper), "-m", "t3_backup", *words]
+    return subprocess.Popen(line, executable=sys.executable, text=True, **usual | how)
 
 
 def serves(pid: int | str, operation: str) -> bool:

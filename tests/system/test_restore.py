@@ -35,7 +35,7 @@ from support.live_database import (
 from support.paths import DATA
 from support.processes import until
 from support.users import needs_root
-from support.workers import serves, wrap_workers
+from support.workers import serves, start_wrapped, wrap_workers
 
 from demo.users import User
 from demo.writer import Writer
@@ -242,16 +242,8 @@ def test_who_opens_it_just_before_the_exchange_keeps_what_they_opened(
     wrapper = wrap_workers(
         host.folder, swap_databases=f'exec strace -D {late} {sys.executable} "$@"'
     )
-    line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
-    with subprocess.Popen(
-        line,
-        executable=sys.executable,
-        env=host.env(),
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    words = ("restore", backed.name, "--yes")
+    with start_wrapped(host, wrapper, *words, stderr=subprocess.PIPE) as process:
 
         def exchanging() -> bool:
             leases = [
@@ -508,10 +500,7 @@ def test_a_run_waits_for_a_restore(host: Host, backed: User) -> None:
     held = host.folder / "held"
     os.mkfifo(held)
     wrapper = wrap_workers(host.folder, swap_databases=f"read line <{held}")
-    line = [str(wrapper), "-m", "t3_backup", "restore", backed.name, "--yes"]
-    with subprocess.Popen(
-        line, executable=sys.executable, env=host.env(), cwd="/", stdout=subprocess.PIPE, text=True
-    ) as process:
+    with start_wrapped(host, wrapper, "restore", backed.name, "--yes") as process:
         until(
             lambda: [path for path in host.store.iterdir() if path.name.endswith("+restore.json")],
             "restore",

@@ -31,7 +31,7 @@ from support.processes import BOUND_S, until
 from support.released import Released
 from support.t3_data import real_database
 from support.users import needs_root
-from support.workers import wrap_workers
+from support.workers import start_wrapped, wrap_workers
 
 from demo.users import User
 from t3_backup.t3.databases import SUCCESSOR
@@ -328,15 +328,9 @@ def start_restore(
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
     instead = f'exec {strace} {sys.executable} "$@"'
     wrapper = wrap_workers(host.folder, **{operation: instead})
-    return subprocess.Popen(
-        [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes"],
-        executable=sys.executable,
-        env=host.env() | env,
-        cwd=env.get("PYTHONPATH", "/"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    where = {"env": host.env() | env, "cwd": env.get("PYTHONPATH", "/")}
+    words = ("restore", user.name, "--yes")
+    return start_wrapped(host, wrapper, *words, stderr=subprocess.PIPE, **where)
 
 
 def inode(user: User, name: str) -> int:

@@ -39,7 +39,7 @@ from support.live_database import (
 from support.paths import ROOT
 from support.processes import BOUND_S, until, user_process
 from support.users import needs_root, user_name
-from support.workers import serves, wrap_workers
+from support.workers import serves, start_wrapped, wrap_workers
 
 from demo.users import User, throwaway_user
 
@@ -102,17 +102,8 @@ def restoring(
     strace = f"strace -D -qq -o /dev/null -e trace={held.partition(':')[0]} -e inject={held}"
     instead = f'exec {strace} {sys.executable} "$@"'
     wrapper = wrap_workers(host.folder, **{operation: instead})
-    line = [str(wrapper), "-m", "t3_backup", "restore", user.name, "--yes", *words]
-    with subprocess.Popen(
-        line,
-        executable=sys.executable,
-        env=host.env(),
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **how,
-    ) as process:  # type: ignore[call-overload]
+    words = ("restore", user.name, "--yes", *words)
+    with start_wrapped(host, wrapper, *words, stderr=subprocess.PIPE, **how) as process:
         try:
             yield process
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from support.databases import make_snapshots
 from support.host import Host, succeeded
 from support.processes import until
 from support.users import needs_root
-from support.workers import wrap_workers
+from support.workers import start_wrapped, wrap_workers
 
 from demo.users import User
 
@@ -27,16 +26,7 @@ def hold_first(folder: Path) -> str:
 def test_a_restore_has_a_proof_pause_which_then_begins_anew(host: Host, alice: User) -> None:
     make_snapshots(host, alice, 2)
     wrapper = wrap_workers(host.folder, check_integrity=hold_first(host.folder))
-    line = [str(wrapper), "-m", "t3_backup", "verify", alice.name]
-    with subprocess.Popen(
-        line,
-        executable=sys.executable,
-        env=host.env(),
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as proof:
+    with start_wrapped(host, wrapper, "verify", alice.name, stderr=subprocess.STDOUT) as proof:
         try:
             until((host.folder / "at").exists, "worker")
             succeeded(host.t3("restore", alice.name, "--yes"))

@@ -30,7 +30,7 @@ from support.paths import DATA, ROOT
 from support.processes import until
 from support.sampling import amount
 from support.users import needs_root
-from support.workers import wrap_workers
+from support.workers import start_wrapped, wrap_workers
 
 from demo.users import User
 from t3_backup import accounts, settings
@@ -804,15 +804,8 @@ def test_a_run_in_whose_middle_the_package_is_upgraded_is_to_be_tried_again(
     hold = f"mkdir {first} 2>/dev/null || {{ echo >{at}; read line <{held}; }}"
     wrapper = wrap_workers(host.folder, copy_databases=hold)
     env = host.env() | {"PYTHONPATH": str(package)}
-    line = [str(wrapper), "-m", "t3_backup", "run"]
-    with subprocess.Popen(
-        line,
-        executable=sys.executable,
-        env=env,
-        cwd=package,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with start_wrapped(
+        host, wrapper, "run", env=env, cwd=package, stderr=subprocess.PIPE
     ) as process:
         until(at.exists, "worker of the second account")
         upgrade(package / "t3_backup")
