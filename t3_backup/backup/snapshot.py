@@ -67,8 +67,6 @@ def take_snapshot(
         )
         copied.take(answer)
         companion = archive_maker.get_companion(wanted, answer.beside, deadline)
-        if companion is not None:
-            listing = listing.with_file(archive_name(companion))
         return _prove_and_publish(
             order,
             account_dir,
@@ -156,8 +154,6 @@ def take_folded(
             )
         copied.live, copied.missing = live, [*missing]
         companion = archive_maker.get_companion(wanted, None, deadline)
-        if companion is not None:
-            listing = listing.with_file(archive_name(companion))
         return _prove_and_publish(
             order,
             account_dir,
@@ -166,7 +162,6 @@ def take_folded(
             deadline,
             prover,
             companion,
-            share=False,
             stands=stands,
         )
 
@@ -180,10 +175,12 @@ def _prove_and_publish(
     prover: Worker[ProvenAll] | None,
     companion: Companion | None,
     *,
-    share: bool,
+    share: bool = False,
     stands: str | None = None,
     unsound: Container[str] = (),
 ) -> Published:
+    if companion is not None:
+        listing = listing.with_file(archive_name(companion))
     proven = settle_and_prove(order, copied, deadline, prover)
     judged = verdict.judge_databases(
         {file: (one.copied, one.proven) for file, one in proven.items()},
