@@ -28,7 +28,9 @@ from t3_backup.worker.sources import Source
 _TICK_MS = 200
 _REAP_SECONDS = 5
 _POLITE_SECONDS = 2
-# Of a home that hangs, or a worker that was stopped, nothing is known but its silence.
+# Of a home that hangs, or a worker that was stopped, nothing is known but its silence. It is to say
+# something each second: first its account keeps no other any more, then it holds no -wal.
+_BESIDE_S = 2.0
 _SILENCE_S = 5.0
 _LONGEST_TICK_S = 1.0  # that counts: what this process slept through is no silence of a worker
 _NOISE = 2000  # characters of what a dying Python says
@@ -111,7 +113,7 @@ def supervise(
                 raise Cancelled("stopped before it was done")
             now = time.monotonic()
             state.silence, last = state.silence + min(now - last, _LONGEST_TICK_S), now
-            if not state.told_silent and now - state.heard > _SILENCE_S:
+            if not state.told_silent and now - state.heard > _BESIDE_S:
                 state.told_silent = True
                 listen(Silent())
             _check_limits(state)

@@ -125,7 +125,7 @@ def test_the_tests_of_values_pass_under_the_sandbox(
     tell(f"under the sandbox, {machine.suite}: {done.out.splitlines()[-1]}")
     found = counts(done.out)
     assert done.code == 0, done.out[-6000:] + done.err
-    assert found["passed"] > amount(500, 20)
+    assert found["passed"] > amount(500, 0)
 
 
 def test_the_tests_of_the_system_pass_with_the_command_under_the_sandbox(
@@ -138,8 +138,8 @@ def test_the_tests_of_the_system_pass_with_the_command_under_the_sandbox(
         env={"T3_TEST_SANDBOX": "1", "PYTHONDONTWRITEBYTECODE": "1"}, check=False, timeout=900)  # fmt: skip
     tell("\n".join(done.out.splitlines()[-12:]))
     assert done.code == 0, done.out[-8000:] + done.err
-    assert counts(done.out)["passed"] > amount(140, 4)
+    assert counts(done.out)["passed"] > amount(140, 0)
     [(confined,)] = [
         re.findall(r"^(\d+) commands were run under the sandbox", done.out, re.MULTILINE)
     ]
-    assert int(confined) > amount(300, 4)
+    assert int(confined) > amount(300, 0)

@@ -135,7 +135,7 @@ class Play:
             assert not out.exists(), (words, answer)
             return
         given = json.loads(answer.out)["snapshot"]
-        path = out if "--to" in words else user.database
+        path = out if "--to" in words else user.database.with_name(given["file"])
         if "files" not in words:
             assert hashlib.sha256(path.read_bytes()).hexdigest() == given["sha256"], (words, answer)
         out.unlink(missing_ok=True)
