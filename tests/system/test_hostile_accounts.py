@@ -3,24 +3,27 @@ theirs back, in about the time that it takes without that."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support import sandbox
-from support.databases import commit_row
+from support.databases import commit_row, give_database
 from support.host import Host
 from support.hostile_means import MEANS, in_force
 from support.paths import DATA, ROOT
 from support.processes import run_within
 from support.sampling import amount, sample
-from support.users import needs_root
+from support.users import needs_root, user_name
 
-from demo.users import User
+from demo.users import User, throwaway_user
 
 pytestmark = [
     needs_root,
@@ -42,11 +45,11 @@ RUN_S = 120 + 2 * ACCOUNTS
 class Group:
     """Users on one machine, of whom the first in the run's order is the hostile one."""
 
-    def __init__(self, host: Host, make_user: Callable[..., User]) -> None:
-        self.host = host
-        self.hostile = make_user("ha-hostile", TINY)
-        self.others = [make_user(f"hb-{number:02}", TINY) for number in range(ACCOUNTS - 1)]
-        host.write_map(self.hostile, *self.others)
+    def __init__(self, host: Host, hostile: User, others: list[User]) -> None:
+        self.host, self.hostile, self.others = host, hostile, others
+        for user in (hostile, *others):
+            give_database(user, TINY)
+        host.write_map(hostile, *others)
         self.call("run")
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -91,9 +94,21 @@ class Group:
         target.unlink()
 
 
-@pytest.fixture
-def group(host: Host, make_user: Callable[..., User], tmp_path: Path) -> Group:
-    return Group(host, make_user)
+@pytest.fixture(scope="module")
+def group() -> Iterator[Group]:
+    """One for all means, each of which leaves the hostile one as they were."""
+    folder = Path("/var/tmp") / f"t3-test-hostile-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    names = ["ha-hostile", *(f"hb-{number:02}" for number in range(ACCOUNTS - 1))]
+    try:
+        with ExitStack() as stack:
+            hostile, *others = [
+                stack.enter_context(throwaway_user(user_name(name), folder / name))
+                for name in names
+            ]
+            yield Group(Host(folder), hostile, others)
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("means", sample(list(MEANS), len(MEANS), "means of a hostile user"))
@@ -109,7 +124,7 @@ def test_a_hostile_user_costs_the_others_neither_backup_nor_time(
             with in_force(means, group.hostile, TINY):
                 beside.append(group.seconds_until_the_others_are_done())
                 if number == 0:
-                    for user in group.others[:: len(group.others) // amount(20, 2)]:
+                    for user in group.others[:: len(group.others) // amount(10, 2)]:
                         group.give_back(user)
         before, after = statistics.median(without), statistics.median(beside)
         tell(
