@@ -129,6 +129,8 @@ def _account_dir(account_dir: AccountDirFacts) -> Iterator[Finding]:
     if account_dir.snapshots:
         for text in missing_texts(account_dir.snapshots[0]):
             yield fail(name, text)
+    if holes := health.explain_holes(_view(account_dir.user, account_dir)):
+        yield fail(name, holes)
     waiting = [
         f"{snapshot.name} ({snapshot.verdict}: {'; '.join(snapshot.reasons)})"
         for snapshot in account_dir.snapshots

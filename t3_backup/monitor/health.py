@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from t3_backup.monitor.attempts import UNCHANGED, Attempt, uncovered_since
 from t3_backup.monitor.collect import AccountView
-from t3_backup.monitor.proofs import ProofStates, judge_proofs
+from t3_backup.monitor.proofs import AHEAD, ProofStates, judge_proofs
 from t3_backup.store.catalog import explain_loss
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import UNWANTED
@@ -25,7 +25,6 @@ from t3_backup.text import format_size, printable, quote
 OK, WARNING, CRITICAL = "ok", "warning", "critical"
 STATES = (OK, WARNING, CRITICAL)  # in order
 OLD = timedelta(days=2)  # a last good that is older fails the doctor, and is late in the report
-_FUTURE = timedelta(minutes=5)  # clocks that are set right now and then differ by less
 _ROUNDING = timedelta(seconds=2)  # times of snapshots and attempts are whole seconds
 _LEAST_SPAN = timedelta(days=1)  # a growth that was seen for less tells nothing of a day
 
@@ -111,8 +110,8 @@ def judge_freshness(view: AccountView, now: datetime) -> Freshness:
         and snapshot.name not in view.unsound
     ]
     verified.sort(key=lambda snapshot: snapshot.when, reverse=True)
-    good = tuple(snapshot for snapshot in verified if snapshot.when <= now + _FUTURE)
-    ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + _FUTURE)
+    good = tuple(snapshot for snapshot in verified if snapshot.when <= now + AHEAD)
+    ahead = tuple(snapshot for snapshot in verified if snapshot.when > now + AHEAD)
     bare = uncovered_since(view.attempts)
     known = [snapshot.when for snapshot in good] + _confirmations(view, good, now)
     if bare:  # what was taken since does not hold all that there is
@@ -146,7 +145,7 @@ def _confirmations(view: AccountView, good: Sequence[Manifest], now: datetime) -
         if tried.outcome == UNCHANGED
         and tried.verdict in (None, "verified")  # of what it was found to be still
         and not tried.missing
-        and tried.when <= now + _FUTURE
+        and tried.when <= now + AHEAD
         and _compared_with(view.snapshots, tried.when) in names
     ]
 
@@ -195,7 +194,7 @@ def _troubles(
         return
     if no_database:
         last = view.attempts[-1]
-        if not -_FUTURE <= now - last.when <= limits.max_age:
+        if not -AHEAD <= now - last.when <= limits.max_age:
             yield Trouble(CRITICAL, f"last checked at {last.at}: there was no database")
         return
     if fresh.uncovered:
@@ -207,11 +206,8 @@ def _troubles(
             for one in missing
         )
         yield Trouble(CRITICAL, found)
-    if view.lost:
-        more = f" and {len(view.lost) - 1} more" if len(view.lost) > 1 else ""
-        lost = f"{view.lost[0].snapshot.name} has lost {databases.shown_name(view.lost[0].file)}"
-        next_step = "next: t3-backup-state run, which brings back what is the same in the home"
-        yield Trouble(CRITICAL, f"{lost}{more}: no file holds it any more; {next_step}")
+    if holes := explain_holes(view):
+        yield Trouble(CRITICAL, holes)
     if held := [snapshot for snapshot in view.snapshots if snapshot.holds]:
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         found = f"{held[0].name} is {held[0].verdict} ({'; '.join(held[0].reasons)}){more}"
@@ -230,6 +226,19 @@ def _troubles(
         yield Trouble(WARNING, f"files next to the database were not saved ({unsaved})")
     if error is not None and fresh.last_good is not None and not view.attempts[-1].uncovered:
         yield Trouble(WARNING, f"the last attempt failed ({error.reason})")
+
+
+def explain_holes(view: AccountView) -> str:
+    """Say which snapshots have lost an image, and nobody has accepted it; empty: none has."""
+    accepted = view.unsound.reasons.keys() - view.unsound.waiting
+    holes = [image for image in view.lost if image.snapshot.name not in accepted]
+    if not holes:
+        return ""
+    more = f" and {len(holes) - 1} more" if len(holes) > 1 else ""
+    lost = f"{holes[0].snapshot.name} has lost {databases.shown_name(holes[0].file)}"
+    next_step = "next: t3-backup-state run, which brings back what is the same in the home"
+    until = f"or: t3-backup-state accept {quote(view.user)}"
+    return f"{lost}{more}: no file holds it any more; {next_step}, {until}"
 
 
 def explain_doubt(snapshots: Sequence[Manifest]) -> str:

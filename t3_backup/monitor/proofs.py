@@ -14,6 +14,7 @@ from t3_backup.store.faults import Fault, waiting_faults
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import quote
 
+AHEAD = timedelta(minutes=5)  # clocks that are set right now and then differ by less
 _DAY = timedelta(days=1)
 
 
@@ -34,8 +35,12 @@ class ProofStates:
             snapshot, reason = self.unchecked[0]
             more = f" and {len(self.unchecked) - 1} more" if len(self.unchecked) > 1 else ""
             yield f"{snapshot.name}{more} could not be checked: {reason}; {verify}"
-        if self.oldest is not None and now - self.oldest[1] > most:
-            snapshot, when = self.oldest
+        if self.oldest is None:
+            return
+        snapshot, when = self.oldest
+        if when > now + AHEAD:
+            yield f"the last proof of {snapshot.name} is dated in the future; {verify}"
+        if now - when > most:
             age, limit = (f"{span / _DAY:.1f}".removesuffix(".0") for span in (now - when, most))
             yield f"the last proof of {snapshot.name} is {age}d old (at most {limit}d); {verify}"
 

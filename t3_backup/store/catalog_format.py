@@ -124,6 +124,14 @@ def to_line(entry: Entry, turn: int) -> bytes:
         reason = reason[: -max(1, (len(line) - LINE) // 6)]
 
 
+def as_read(entry: Entry) -> Entry:
+    """Return an entry as it will be read again. Raises as `to_line` does."""
+    slot = _from_line(to_line(entry, 0))
+    assert slot is not None
+    assert slot.entry is not None
+    return slot.entry
+
+
 def _from_line(data: bytes) -> Slot | None:
     """Decode a line; None where it is none."""
     try:

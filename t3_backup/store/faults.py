@@ -14,6 +14,7 @@ from t3_backup.store.catalog import Catalog
 from t3_backup.store.manifest import Manifest
 from t3_backup.text import quote
 
+NOT_AS_SEALED = "its data is not what was sealed"  # where a proof has not said how
 _MOST_NAMES = 5
 
 

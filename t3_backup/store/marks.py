@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from t3_backup.errors import Failure, UsageError
-from t3_backup.store.faults import find_unsound
+from t3_backup.store.catalog import Entry, Proof
+from t3_backup.store.faults import NOT_AS_SEALED, find_unsound
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.selection import select_snapshot
 from t3_backup.store.store import Store
@@ -63,9 +64,10 @@ def _select_named(snapshots: Sequence[Manifest], name: str, now: datetime) -> Ma
 def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
     """End the hold of an account: suspect and damaged ones stop pruning no longer.
 
-    Somebody has looked at them, and at those whose last proof failed. Each keeps its verdict, and
-    so never counts among the good ones that retention keeps. Returns the accepted ones as they are
-    from now on. Raises Failure where the account has no folder, and nothing is known of it.
+    Somebody has looked at them, and at those whose last proof failed or that have lost an image.
+    Each keeps its verdict, and so never counts among the good ones that retention keeps. Returns
+    the accepted ones as they are from now on. Raises Failure where the account has no folder, and
+    nothing is known of it.
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
@@ -74,10 +76,28 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
         raise Failure(f"no snapshots of {user} in {store.path}")
     accepted = []
     with account_dir:
-        snapshots = account_dir.read_listing().snapshots
-        waiting = find_unsound(snapshots, account_dir.read_catalog()).waiting
-        for snapshot in snapshots:
+        listing = account_dir.read_listing()
+        holed = {image.snapshot.name for image in listing.lost_images}
+        account_dir.change_catalog(lambda known: _settle_proofs(known, holed, now))
+        waiting = find_unsound(listing.snapshots, account_dir.read_catalog()).waiting
+        for snapshot in listing.snapshots:
             if snapshot.holds or snapshot.name in waiting:
                 accepted.append(replace(snapshot, accepted_at=format_time(now)))
                 account_dir.replace_manifest(accepted[-1])
     return accepted
+
+
+def _settle_proofs(
+    known: Mapping[str, Entry], holed: Iterable[str], now: datetime
+) -> Iterator[Entry]:
+    """Return the entries that are to be others, so that what is known to fail can be accepted.
+
+    What has lost an image has failed, and no failure is of the future: a wrong clock has said so.
+    """
+    for name in holed:
+        proof = known[name].proof if name in known else None
+        if proof is None or proof.outcome != "failed":
+            yield Entry(name, "sealed", Proof(now, "failed", NOT_AS_SEALED))
+    for entry in known.values():
+        if entry.proof is not None and entry.proof.outcome == "failed" and entry.proof.when > now:
+            yield replace(entry, proof=replace(entry.proof, when=now))

@@ -485,6 +485,7 @@ def test_an_account_that_left_the_map_raises_no_more_than_a_warning() -> None:
     [
         (Proof(NOON - HOUR, "unchecked", "no room"), "could not be checked: no room; next: "),
         (Proof(NOON - 15 * DAY, "verified"), ""),
+        (Proof(NOON + DAY, "verified"), f"the last proof of {GOOD.name} is dated in the future; "),
         (Proof(NOON - 16 * DAY, "verified"), f"the last proof of {GOOD.name} is 16d old (at most"),
     ],
 )
