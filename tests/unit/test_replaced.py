@@ -28,14 +28,19 @@ def place(tmp_path: Path) -> Iterator[LiveFiles]:
     os.close(opened.folder)
 
 
-def remove(place: LiveFiles) -> Remains:
-    """Remove it as it would be had it been sealed as it is."""
+def seal(place: LiveFiles) -> dict[str, str]:
+    """The marks of what is there now."""
     old = os.open(f"{place.folder_path}/{OLD}", os.O_RDONLY | os.O_DIRECTORY)
     found = take_inventory(old, place.uid)
     os.close(old)
     assert found is not None
-    sealed = dict(mark.rsplit("=", 1) for mark in found.describe(unchanged=False).sealed)
-    return remove_replaced(place, RemoveReplaced(ASIDE, True, sealed), lambda _: None)
+    return dict(mark.rsplit("=", 1) for mark in found.describe(unchanged=False).sealed)
+
+
+def remove(place: LiveFiles, sealed: dict[str, str] | None = None) -> Remains:
+    """Remove it as it would be had it been `sealed` so, or else as it is."""
+    marks = seal(place) if sealed is None else sealed
+    return remove_replaced(place, RemoveReplaced(ASIDE, True, marks), lambda _: None)
 
 
 def test_folders_in_folders_are_removed_with_few_open_files(place: LiveFiles) -> None:
@@ -51,6 +56,17 @@ def test_folders_in_folders_are_removed_with_few_open_files(place: LiveFiles) ->
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert os.listdir(place.folder) == []
+
+
+def test_what_was_rewritten_in_place_stays_though_its_size_and_time_are_as_before(
+    place: LiveFiles,
+) -> None:
+    file = Path(place.folder_path, OLD, "attachments/a.png")
+    sealed, before = seal(place), file.stat()
+    file.write_text("b")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert remove(place, sealed).left == (f"{ASIDE}.files/old",)
+    assert file.read_text() == "b"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who mounts is root")

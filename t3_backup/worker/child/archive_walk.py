@@ -135,8 +135,8 @@ def mark_entries(entries: list[Entry], passed: list[str]) -> dict[str, str]:
     """Mark what each name in KEPT_FILES holds, where nothing beneath it was `passed` over.
 
     A mark is the same after a move, until somebody changes what it is of. `entries` are in order. A
-    folder is its names, a file also what changes with its content; a move changes no more than the
-    ctime of what is moved itself.
+    folder is its names, a file also what changes with its content. Its ctime tells of each change,
+    but a move changes it, too: that of what is moved itself alone.
     """
     digests = {name: sha256() for name in KEPT_FILES}
     for entry in entries:
@@ -145,6 +145,7 @@ def mark_entries(entries: list[Entry], passed: list[str]) -> dict[str, str]:
             (entry.path, s.st_mode)
             if entry.is_folder
             else (entry.path, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ino)
+            + ((s.st_ctime_ns,) if "/" in entry.path else ())
         )
         digests[top_name(entry.path)].update(repr(known).encode("utf-8", "surrogateescape") + b"\n")
     there = {top_name(entry.path) for entry in entries} - {top_name(told) for told in passed}
