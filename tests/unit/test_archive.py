@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -330,6 +331,39 @@ LINKS = {
     "attachments/long": "x/" * 1000,
     "keybindings.json": "../dotfiles/keybindings.json",
 }
+
+
+def test_a_path_that_is_too_long_for_any_archive_costs_only_itself(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """Row 65."""
+    above = os.open(userdata / "attachments", os.O_RDONLY)
+    for _ in range(20):  # beyond 4,096 bytes
+        os.mkdir("n" * 255, dir_fd=above)
+        inner = os.open("n" * 255, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = inner
+    os.close(above)
+    found = packed(opened, tmp_path / "archive")
+    assert {"settings.json", "secrets/key.bin"} < content(tmp_path / "archive", found).keys()
+    [told] = found.passed
+    assert told.endswith("File name too long")
+    assert "attachments" not in {one.partition("=")[0] for one in found.sealed}, "it stays"
+
+
+@pytest.mark.parametrize("seconds", [9 * 10**12, -9 * 10**12])
+def test_a_file_of_a_time_that_no_archive_holds_is_packed(tmp_path: Path, seconds: int) -> None:
+    """Row 65."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as userdata:  # which has such times
+        path = Path(userdata, "settings.json")
+        path.write_text("{}")
+        os.utime(path, (seconds, seconds))
+        if path.stat().st_mtime != seconds:
+            pytest.skip("no file can be of such a time here")
+        folder = os.open(userdata, os.O_RDONLY)
+        found = packed(folder, tmp_path / "archive")
+        os.close(folder)
+    assert content(tmp_path / "archive", found) == {"settings.json": b"{}"}
 
 
 def test_more_than_the_limit_is_not_packed(opened: int, tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from t3_backup.errors import SourceError
 from t3_backup.store.replacement import STAGED_FILES
 from t3_backup.system import native
 from t3_backup.t3.files import KEPT_FILES
+from t3_backup.worker.child.archive_walk import LATEST_S, LONGEST_PATH
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.archive import InspectArchive, Inspected, StageArchive
 
 _PIECE_BYTES = 1 << 20
-_LONGEST_PATH = 4096
 _WINDOW_BYTES = 1 << 27  # of memory that a frame of zstd may ask for
 
 
@@ -188,9 +188,9 @@ def check_member(info: tarfile.TarInfo) -> Member:
         or info.issparse()
         or parts[0] not in KEPT_FILES
         or any(part in ("", ".", "..") or "\0" in part for part in parts)
-        or len(os.fsencode(info.name)) >= _LONGEST_PATH
+        or len(os.fsencode(info.name)) >= LONGEST_PATH
         or info.size < 0
-        or not -(1 << 40) < info.mtime < 1 << 40
+        or abs(info.mtime) > LATEST_S
     ):
         raise SourceError(f"the archive holds what is none of ours: {info.name!r}")
     return Member(
@@ -205,7 +205,7 @@ def check_member(info: tarfile.TarInfo) -> Member:
 
 def _may_lead_to(target: str) -> bool:
     """Tell whether the system could make a symlink of it. Where it leads to nobody asks."""
-    return bool(target) and "\0" not in target and len(os.fsencode(target)) < _LONGEST_PATH
+    return bool(target) and "\0" not in target and len(os.fsencode(target)) < LONGEST_PATH
 
 
 def _mtime_ns(info: tarfile.TarInfo) -> int:

@@ -20,6 +20,9 @@ from t3_backup.t3.files import KEPT_FILES, ONE_MOMENT
 from t3_backup.worker.child.digest import sha256
 from t3_backup.worker.operations.backup import Packed, WriteArchive
 
+# What an archive may hold: a path shorter than the system's limit, and a time that is near.
+LONGEST_PATH = 4096
+LATEST_S = (1 << 40) - 1
 # What was changed so lately may be changed again with the same times: a file system's clock ticks
 # every few milliseconds.
 _FRESH_NS = 2_000_000_000
@@ -165,6 +168,8 @@ def walk_entries(
     while waiting:
         path = waiting.pop()
         try:
+            if len(os.fsencode(path)) >= LONGEST_PATH:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             status, readable, target = _look(folder, path)
             if (reason := explain_unfit(status, uid)) is None and not readable:
                 reason = os.strerror(errno.EACCES)

@@ -19,7 +19,7 @@ from t3_backup.errors import SourceError
 from t3_backup.system import native
 from t3_backup.t3.files import MIXED
 from t3_backup.worker.child import sandbox
-from t3_backup.worker.child.archive_walk import Entry, is_still, take_inventory
+from t3_backup.worker.child.archive_walk import LATEST_S, Entry, is_still, take_inventory
 from t3_backup.worker.child.live_files import LiveFiles
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.backup import Packed, WriteArchive
@@ -174,7 +174,8 @@ def _info(entry: Entry) -> tarfile.TarInfo:
         info.type, info.linkname = tarfile.SYMTYPE, entry.target
     info.size = entry.bytes
     info.mode = stat.S_IMODE(entry.status.st_mode) & 0o777
-    seconds, ns = divmod(entry.status.st_mtime_ns, 10**9)
+    mtime_ns = max(-LATEST_S * 10**9, min(entry.status.st_mtime_ns, LATEST_S * 10**9))
+    seconds, ns = divmod(mtime_ns, 10**9)
     info.mtime = seconds
     if seconds >= 0:
         # a float, as tarfile would write it, loses some of them
