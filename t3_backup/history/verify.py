@@ -21,6 +21,7 @@ from t3_backup.errors import (
     ProofFailed,
     SystemdUnanswered,
     TryLater,
+    Upgraded,
     WorkerLost,
     explain,
 )
@@ -159,7 +160,9 @@ def judge_error(error: Failure | OSError) -> Finding:
     if isinstance(error, OSError):
         decided = error.errno in _SAYS_OF_BYTES
     else:
-        decided = not isinstance(error, NoRoom | TryLater | WorkerLost | SystemdUnanswered)
+        decided = not isinstance(
+            error, NoRoom | TryLater | WorkerLost | SystemdUnanswered | Upgraded
+        )
     return Finding(failed=(explain(error),)) if decided else Finding(unchecked=(explain(error),))
 
 

@@ -11,7 +11,15 @@ from support import account_folders
 from support.account_folders import ALL, change_pages, database_image, maintenance, publish_image
 from support.manifests import make_manifest
 
-from t3_backup.errors import Failure, NoRoom, SourceError, SystemdUnanswered, TryLater, WorkerLost
+from t3_backup.errors import (
+    Failure,
+    NoRoom,
+    SourceError,
+    SystemdUnanswered,
+    TryLater,
+    Upgraded,
+    WorkerLost,
+)
 from t3_backup.history import dependents
 from t3_backup.history.dependents import BaseFinder
 from t3_backup.history.verify import Finding, VerifyResult, judge_error
@@ -68,6 +76,7 @@ def test_of_many_names_the_first_are_told_and_how_many_more() -> None:
         TryLater("timed out"),
         WorkerLost("killed"),
         SystemdUnanswered("x"),
+        Upgraded("t3-backup was upgraded"),
         OSError(errno.ENOSPC, "full"),
         OSError(errno.EMFILE, "too many"),
         OSError(errno.EACCES, "denied"),
