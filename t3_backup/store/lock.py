@@ -116,9 +116,23 @@ def _holders(directory: int) -> Iterator[tuple[str, str]]:
 
     Nothing where that can't be read.
     """
-    suffix = f":{os.fstat(directory).st_ino}"
     with contextlib.suppress(OSError, IndexError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            fields = line.split()  # 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END
-            if fields[1] == "FLOCK" and fields[5].endswith(suffix):
-                yield fields[3], fields[4]
+        text = Path("/proc/locks").read_text(encoding="ascii")
+        status = os.fstat(directory)
+        yield from parse_flocks(text, status.st_dev, status.st_ino)
+
+
+def parse_flocks(text: str, device: int, inode: int) -> Iterator[tuple[str, str]]:
+    """Find how a directory is locked and by which pid in the text of /proc/locks. Pure.
+
+    Inodes of other disks have the same numbers. Where stat(2) has a number of its own for the disk
+    (of major 0: btrfs, overlayfs), the inode alone says it. Raises IndexError.
+    """
+    major, minor = os.major(device), os.minor(device)
+    where = f"{major:02x}:{minor:02x}:{inode}"
+    for line in text.splitlines():
+        fields = line.split()  # 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END
+        if fields[1] == "FLOCK" and (
+            fields[5] == where if major else fields[5].endswith(f":{inode}")
+        ):
+            yield fields[3], fields[4]

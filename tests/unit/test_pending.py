@@ -86,6 +86,18 @@ def test_where_somebody_holds_the_store_it_may_run(store: Store) -> None:
     assert not pending.find_pending(store)[0].running
 
 
+def test_what_is_locked_on_another_disk_is_not_the_store_though_it_has_its_inode() -> None:
+    """Else its holder would be asked to pause, by a signal."""
+    text = """1: FLOCK  ADVISORY  READ 4711 07:01:12 0 EOF
+2: POSIX  ADVISORY  WRITE 815 07:00:12 0 EOF
+3: FLOCK  ADVISORY  WRITE 42 07:00:12 0 EOF
+4: FLOCK  ADVISORY  READ 43 00:2a:12 0 EOF
+"""
+    assert list(lock.parse_flocks(text, os.makedev(7, 0), 12)) == [("WRITE", "42")]
+    found = [pid for _, pid in lock.parse_flocks(text, os.makedev(0, 7), 12)]
+    assert found == ["4711", "42", "43"], "btrfs has one number there, and stat(2) another"
+
+
 def test_who_only_reads_the_store_is_no_restore(store: Store) -> None:
     ALICE.save(store)
     with holding(store, fcntl.LOCK_SH):
