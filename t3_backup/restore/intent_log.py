@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from t3_backup.accounts import folder_name, user_of_folder
-from t3_backup.errors import LockHeld, StoreError
+from t3_backup.errors import LockHeld, StoreError, explain
 from t3_backup.records import MORE, decode_record, parse_object
 from t3_backup.store import outside
 from t3_backup.store.replacement import Replacement
@@ -76,8 +76,13 @@ class Intent:
                 with outside.opened(_FOLDER, create=True) as folder:
                     assert folder is not None
                     _write(folder, replace(self, store=str(store.path.absolute())))
-            except (StoreError, OSError):
-                raise error from None
+            except (StoreError, OSError) as another:
+                places = f"{store.path} ({error.strerror}) nor to {outside.state_folder()}"
+                raise OSError(
+                    error.errno,
+                    "what a restore is about to do can be written neither to "
+                    f"{places} ({explain(another)}); next: make room in one of them",
+                ) from None
         else:
             _remove_outside(self.user)
 

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from support import programs
 
-from t3_backup.errors import StoreError
+from t3_backup.errors import StoreError, explain
 from t3_backup.restore import intent_log
 from t3_backup.restore.intent_log import Intent
+from t3_backup.store import outside
 from t3_backup.store.replacement import Replacement
 from t3_backup.store.store import Store
 from t3_backup.system import atomic_file, native
@@ -281,6 +282,17 @@ def test_where_the_store_takes_nothing_more_it_lies_outside_and_is_the_newer_one
     assert intent_log.load_intent(store, "alice") == WHOLE
     WHOLE.remove(store)
     assert intent_log.users_with_intent(store) == []
+
+
+def test_where_nothing_takes_it_both_places_are_named_with_what_to_do(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "state_folder", lambda: Path("/proc/none"))
+    full(store, monkeypatch)
+    with pytest.raises(OSError, match="make room in one of them") as caught:
+        PLAN.save(store)
+    said = explain(caught.value)
+    assert f"neither to {store.path} (No space left on device) nor to /proc/none" in said
 
 
 def test_the_end_of_one_outside_removes_none_of_another_restore(
