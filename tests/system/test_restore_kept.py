@@ -55,9 +55,19 @@ def test_where_no_files_were_there_none_are_kept(host: Host, settled: User) -> N
 
 
 def test_where_all_of_it_was_sealed_nothing_is_left(host: Host, settled: User) -> None:
+    """Not even of folders that are closed to their owner."""
+    secrets = settled.database.parent / "secrets"
+    (secrets / "inner").mkdir(parents=True)
+    (secrets / "inner/key.bin").write_text("key")
+    for path in (secrets / "inner/key.bin", secrets / "inner", secrets):
+        settled.give(path)
+        path.chmod(0o500)
+    assert host.t3("run").code == 0
     document = host.t3("restore", settled.name, "--yes", "--json").document
     assert left(settled) == set()
     assert document["kept"] == []
+    assert secrets.stat().st_mode & 0o777 == 0o500
+    assert (secrets / "inner/key.bin").read_text() == "key"
 
 
 def test_where_all_was_gone_nothing_is_left(host: Host, settled: User) -> None:

@@ -477,6 +477,29 @@ def test_a_symlink_comes_back_as_one_wherever_it_leads(
         assert link.lstat().st_mtime_ns == 10**18 + 7
 
 
+def test_of_many_things_to_tell_what_is_not_packed_comes_first(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    for number in range(120):
+        (userdata / f"attachments/{number}").symlink_to("elsewhere")
+    os.mkfifo(userdata / "secrets/pipe")
+    found = packed(opened, tmp_path / "one")
+    assert found.passed[0] == "secrets/pipe: no regular file"
+    assert len(found.passed) == 100
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who gives a link away is root")
+def test_a_symlink_of_somebody_else_is_not_packed(
+    userdata: Path, opened: int, tmp_path: Path
+) -> None:
+    """It would come back as the user's own."""
+    (userdata / "attachments/link").symlink_to("elsewhere")
+    os.lchown(userdata / "attachments/link", 60000, 60000)
+    found = packed(opened, tmp_path / "one")
+    assert found.passed == ("attachments/link: it belongs to uid 60000",)
+    assert "attachments" not in {one.partition("=")[0] for one in found.sealed}, "it stays"
+
+
 def test_what_the_hostile_ones_are_made_of_is_a_good_one(tmp_path: Path) -> None:
     file = written(tmp_path / "archive", GOOD)
     assert inspect_archive(file, LIMIT, lambda _: None) == Inspected(2, 3)
