@@ -192,7 +192,9 @@ def _mark_restored(store: Store, plan: Intent) -> None:
 
 
 def describe_remains(path: str) -> str:
-    """Say where there is what no snapshot gives back, or what could not be removed."""
+    """Say where there is what no snapshot gives back, or what could not be removed or put back."""
+    if path.endswith("/new"):
+        return f"what could not be put in place is left at {printable(path)}"
     if path.endswith("/gone"):
         return f"what could not be removed of the old state is left at {printable(path)}"
     return f"the part of the old state that no snapshot holds was kept at {printable(path)}"

@@ -42,7 +42,7 @@ def _find_account(plan: Intent) -> Account | None:
 _RECOVERED = {
     "new": "was completed",
     "old": "was undone",
-    "other": "was dropped: it left no files, and another database is there now",
+    "other": "was dropped: what it was to replace is not there any more, and nothing of it is left",
 }
 
 

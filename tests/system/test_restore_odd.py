@@ -61,6 +61,16 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def mounted(path: Path) -> Iterator[None]:
+    """A file that can't be renamed, since it is a mount point, as in a container."""
+    subprocess.run(["mount", "--bind", path, path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@contextmanager
 def moved_away(folder: Path) -> Iterator[None]:
     """As a home is that is not mounted."""
     away = folder.with_name("away")
@@ -310,8 +320,9 @@ def test_an_access_list_comes_along_so_that_nobody_more_may_read_it(host: Host, 
         (lambda user: read_only(user.home), "Read-only file system"),
         (lambda user: mode(user.database.parent, 0), "Permission denied"),
         (lambda user: immutable(user.database), "chattr -i"),
+        (lambda user: mounted(user.database), "umount it first"),
     ],
-    ids=["no home", "read-only home", "unsearchable folder", "immutable database"],
+    ids=["no home", "read-only home", "closed folder", "immutable database", "mounted database"],
 )
 def test_a_place_that_nothing_can_be_put_into_is_one_line_and_leaves_nothing(
     host: Host, odd: User, broken: Callable[[User], object], said: str

@@ -69,6 +69,30 @@ def test_what_was_rewritten_in_place_stays_though_its_size_and_time_are_as_befor
     assert file.read_text() == "b"
 
 
+def test_what_is_not_of_the_old_state_is_not_told_as_a_part_of_it(place: LiveFiles) -> None:
+    Path(place.folder_path, f"{ASIDE}.probe").touch()
+    Path(place.folder_path, f"{ASIDE}.secrets").mkdir()
+    assert remove(place).left == (f"{ASIDE}.secrets",)
+
+
+def test_what_cannot_be_removed_costs_the_rest_nothing(place: LiveFiles) -> None:
+    folder = Path(place.folder_path, OLD, "attachments")
+    fixed = [folder / name for name in ("b.png", "inner/c.png")]
+    for path in (*fixed, folder / "c.png", folder / "inner/d.png"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    if subprocess.run(["chattr", "+i", *fixed], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no file can be made immutable here")
+    gone = Path(place.folder_path, f"{ASIDE}.files/gone")
+    try:
+        found = remove(place)
+    finally:
+        subprocess.run(["chattr", "-R", "-i", place.folder_path], check=True)
+    assert sorted(path.name for path in gone.rglob("*.png")) == ["b.png", "c.png"]
+    assert found.left == (f"{ASIDE}.files/gone",)
+    assert "if it is immutable: chattr -R -i" in found.reasons[0]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="who mounts is root")
 def test_what_is_mounted_in_it_is_not_emptied(place: LiveFiles, tmp_path: Path) -> None:
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"

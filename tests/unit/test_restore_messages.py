@@ -216,11 +216,14 @@ def test_warnings_come_first_and_are_warnings() -> None:
 
 def test_where_nothing_was_kept_there_is_nothing_to_undo_and_where_it_lies_is_said() -> None:
     aside = "/home/alice/.t3/userdata/state.sqlite.replaced-x"
-    lines = told(prerestore=None, kept=[aside, f"{aside}.files/old", f"{aside}.files/gone"])
-    assert lines[-4:] == [
+    lines = told(
+        prerestore=None, kept=[aside, *(f"{aside}.files/{part}" for part in ("old", "gone", "new"))]
+    )
+    assert lines[-5:] == [
         f"the part of the old state that no snapshot holds was kept at {aside}",
         f"the part of the old state that no snapshot holds was kept at {aside}.files/old",
         f"what could not be removed of the old state is left at {aside}.files/gone",
+        f"what could not be put in place is left at {aside}.files/new",
         f"once nobody needs it: rm -rf {aside} {aside}.files",
     ]
     assert not [line for line in lines if "undo" in line]

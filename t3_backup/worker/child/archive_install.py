@@ -25,6 +25,8 @@ from t3_backup.worker.operations.archive import InstallArchive, Installed
 # What says that a name can't be moved by its user: the folder is another's, or immutable, or
 # something is mounted there.
 _FIXED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EXDEV)
+# what whoever moves or removes it has to do first
+_FIRST = {errno.EPERM: "if it is immutable: chattr -R -i", errno.EBUSY: "umount it first"}
 
 
 def serve_install_archive(task: Task, operation: InstallArchive) -> Installed:
@@ -47,7 +49,7 @@ def install_archive(place: LiveFiles, aside: str) -> Installed:
         try:
             _install(place, aside, kept)
         except OSError as error:
-            why = explain(error)
+            why = explain_fixed(error)
             missing.append(
                 f"{kept} could not be put back, since what is there can't be moved: {why}"
             )
@@ -77,6 +79,11 @@ def _set_aside(place: LiveFiles, aside: str, kept: str) -> None:
         if error.errno not in _FIXED:
             raise
         rename(place, kept, free_name(place, f"{aside}.{kept}"))
+
+
+def explain_fixed(error: OSError) -> str:
+    """Say why something can't be moved or removed, and what has to be done first."""
+    return explain(error) + (f" ({_FIRST[error.errno]})" if error.errno in _FIRST else "")
 
 
 def free_name(place: LiveFiles, name: str) -> str:

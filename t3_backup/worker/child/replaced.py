@@ -12,10 +12,10 @@ import errno
 import os
 from collections.abc import Callable
 
-from t3_backup.errors import explain
 from t3_backup.store.replacement import STAGED_FILES
 from t3_backup.system import native
-from t3_backup.worker.child.archive_install import free_name, rename
+from t3_backup.t3.files import KEPT_FILES
+from t3_backup.worker.child.archive_install import explain_fixed, free_name, rename
 from t3_backup.worker.child.archive_walk import (
     Entry,
     explain_unfit,
@@ -32,8 +32,6 @@ from t3_backup.worker.protocol import shorten_list
 Alive = Callable[[int], None]  # told now and then that it goes on
 
 _PARTS = ("new", "old", "gone")
-# what whoever removes it has to do first
-_FIRST = {errno.EPERM: "if it is immutable: chattr -R -i", errno.EBUSY: "umount it first"}
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -70,10 +68,8 @@ def remove_replaced(place: LiveFiles, operation: RemoveReplaced, alive: Alive) -
 
 def _renamed(place: LiveFiles, aside: str) -> list[str]:
     """What could only get another name where it was."""
-    names = os.listdir(place.folder)
-    return sorted(
-        name for name in names if name.startswith(f"{aside}.") and name != aside + STAGED_FILES
-    )
+    kept = tuple(f"{aside}.{name}" for name in KEPT_FILES)
+    return sorted(name for name in os.listdir(place.folder) if name.startswith(kept))
 
 
 def _part_old(
@@ -113,8 +109,7 @@ def _remove(place: LiveFiles, name: str, reasons: list[str], alive: Alive) -> No
         if place.has(name):
             _remove_tree(place, name, alive)
     except OSError as error:
-        first = f" ({_FIRST[error.errno]})" if error.errno in _FIRST else ""
-        reasons.append(f"{name} could not be removed: {explain(error)}{first}")
+        reasons.append(f"{name} could not be removed: {explain_fixed(error)}")
 
 
 def _remove_tree(place: LiveFiles, name: str, alive: Alive) -> None:

@@ -19,6 +19,7 @@ from t3_backup.system.sqlite import NOFOLLOW
 from t3_backup.worker.child import census
 from t3_backup.worker.child.connection import execute, prepare
 from t3_backup.worker.child.live_files import PROBE, LiveFiles
+from t3_backup.worker.child.own_processes import read_descriptor
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.restore import Staged, StageDatabase
 
@@ -82,7 +83,16 @@ def _require_exchange(place: LiveFiles, name: str, aside: str, live: FileIdentit
     if live is None:
         return
     try:
-        os.close(native.open_beneath(place.folder, name, os.O_RDWR | os.O_NONBLOCK))
+        fd = native.open_beneath(place.folder, name, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            mounts = {read_descriptor("self", str(one))[1] for one in (place.folder, fd)}
+        finally:
+            os.close(fd)
+        if len(mounts) > 1:
+            raise SourceError(
+                f"{place.path_of(name)} can't be changed: something is mounted there; "
+                "next: umount it first"
+            )
     except PermissionError as error:
         if error.errno == errno.EPERM:
             raise SourceError(
