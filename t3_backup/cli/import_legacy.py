@@ -49,7 +49,7 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
         out.line(INFO, f"no snapshots of an earlier script in {values.dest}")
     stop.end()
     failed = any(one["problem"] or one["waiting"] for one in documents)
-    return Failure.exit_code if failed or broken or out.broken or not measured else EXIT_OK
+    return Failure.exit_code if failed or broken or not measured else EXIT_OK
 
 
 def _import_of(

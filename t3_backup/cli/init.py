@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from t3_backup.errors import EXIT_OK, Failure, StoreError
+from t3_backup.errors import EXIT_OK, StoreError
 from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
@@ -35,4 +35,4 @@ def init_command(args: argparse.Namespace, values: Settings) -> int:
         console.print_document(
             {"store": str(values.dest), "id": identity, "remembered_in": str(known.path)}
         )
-    return Failure.exit_code if out.broken else EXIT_OK
+    return EXIT_OK

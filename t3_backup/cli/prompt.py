@@ -14,13 +14,15 @@ from t3_backup.system import standard_streams
 def confirm(question: str, wrong_use: str, *, yes: bool, silent: bool) -> None:
     """Ask whoever sits at the terminal, unless they said `yes` before.
 
-    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`, and Failure
-    where they say no.
+    Raises UsageError (`wrong_use`) where nobody can be asked, or it is to be `silent`; Failure
+    where they say no; and OSError where they can't see what they are asked about.
     """
     if yes:
         return
     if not sys.stdin.isatty() or silent:
         raise UsageError(f"{wrong_use}: say --yes, or --dry-run to see what it would do")
+    if lost := standard_streams.find_lost():
+        raise lost
     with default_signals():
         standard_streams.write_out(f"{question} [y/N] ")
         answer = sys.stdin.readline()

@@ -59,7 +59,7 @@ def status_command(args: argparse.Namespace, values: Settings) -> int:
     else:
         for line in monitor_status.table(status):
             out.line(INFO, line)
-    return Failure.exit_code if status.state == health.CRITICAL or out.broken else EXIT_OK
+    return Failure.exit_code if status.state == health.CRITICAL else EXIT_OK
 
 
 def answer_check(check: Callable[[], int]) -> int:

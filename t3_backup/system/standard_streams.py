@@ -8,6 +8,7 @@ remembered: the exit code says so, and costs nobody their backup.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from typing import TextIO
@@ -19,7 +20,8 @@ _lost: list[OSError] = []
 def open_closed() -> None:
     """Open /dev/null in the place of each standard stream that is closed; nothing is lost yet.
 
-    To be called before anything is opened: a new descriptor is the lowest that is free.
+    To be called before anything is opened: a new descriptor is the lowest that is free. What is
+    unbuffered is buffered from then on: it would drop what a full disk takes no more of.
     """
     forget_lost()
     for fd, (name, mode) in enumerate(_STREAMS):
@@ -27,8 +29,20 @@ def open_closed() -> None:
             os.fstat(fd)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, os.fdopen(fd, mode, closefd=False))
+        elif mode == "w" and isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+            setattr(sys, name, _buffer(stream))
+
+
+def _buffer(stream: TextIO) -> TextIO:
+    """Return a stream that writes all, or raises OSError.
+
+    Python's own, where it was told not to buffer (PYTHONUNBUFFERED), passes over a short write(2).
+    """
+    fd, encoding, errors = stream.fileno(), stream.encoding, stream.errors
+    return open(fd, "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
 
 
 def write_out(text: str) -> None:

@@ -4,7 +4,9 @@ it does its work, says so by its exit code, and never ends in a traceback."""
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from support import sandbox
 from support.databases import commit_row
 from support.host import Host, list_snapshots, succeeded
+from support.live_database import dump_database
 from support.paths import ROOT
 from support.sampling import is_soak, sample
 from support.t3_data import real_database
@@ -120,6 +123,38 @@ def test_so_it_is_with_the_other_programs(host: Host, words: list[str]) -> None:
     assert done.returncode == 1, done
     assert "No space left on device" in done.stderr.splitlines()[-1]
     assert not {"Traceback", "Exception"} & set(done.stderr.split())
+
+
+def test_a_run_that_can_t_tell_says_so_once_and_calls_the_hooks(host: Host, vera: User) -> None:
+    """Row 53. It has failed, like any other."""
+    hook = Path(host.env()["T3_BACKUP_HOOKS"]) / "note"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\nexec cat > {host.folder}/heard\n")
+    hook.chmod(0o700)
+    for words in (["run"], ["run", "--json"]):
+        with open("/dev/full", "w") as full:
+            done = call(host, host.command(*words), stdout=full)
+        assert done.returncode == 1, done
+        assert done.stderr.count("No space left on device") == 1
+        assert json.loads((host.folder / "heard").read_text())["exit"] == 1
+        (host.folder / "heard").unlink()
+
+
+def test_who_can_t_see_what_they_are_asked_about_has_not_agreed(host: Host, vera: User) -> None:
+    """Row 53. A restore asks at the terminal, and its output goes to a full disk."""
+    succeeded(host.t3())
+    commit_row(vera)
+    before = dump_database(vera.database)
+    person, terminal = pty.openpty()
+    try:
+        os.write(person, b"y\n")
+        with open("/dev/full", "w") as full:
+            line = host.command("restore", vera.name, "--no-service")
+            done = call(host, line, stdin=terminal, stdout=full)
+    finally:
+        os.close(terminal)
+        os.close(person)
+    assert (done.returncode, dump_database(vera.database)) == (1, before)
 
 
 def test_where_no_word_can_be_said_the_exit_code_tells(host: Host, vera: User) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,51 @@ def test_a_program_that_it_starts_has_them_too() -> None:
         ["sh", "-c", inside, program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines() == [os.devnull] * 2
+
+
+CUT_BYTES = 100
+FOUND_LOST = """
+import sys
+from t3_backup.system import standard_streams
+standard_streams.open_closed()
+{}
+sys.exit(3 if standard_streams.find_lost() else 0)
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_what_a_file_takes_a_part_of_is_lost(tmp_path: Path, name: str, unbuffered: str) -> None:
+    """Row 53. The first write(2) is short, and no error; so it is on a disk that gets full."""
+    program = FOUND_LOST.format(
+        "import contextlib\n"
+        "write = standard_streams.write_out if sys.argv[1] == 'stdout' else"
+        " standard_streams.write_error\n"
+        f"with contextlib.suppress(OSError): write('x' * {2 * CUT_BYTES})"
+    )
+    file = tmp_path / "told"
+    with file.open("wb") as told:
+        done = subprocess.run(
+            [sys.executable, "-c", program, name],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (CUT_BYTES, CUT_BYTES)),
+            **{name: told},  # type: ignore[call-overload]
+        )
+    assert (file.stat().st_size, done.returncode) == (CUT_BYTES, 3)
+
+
+def test_what_was_written_and_not_yet_sent_is_lost_too() -> None:
+    """Row 53. A library may print; and what is left to the exit would end in a traceback."""
+    program = FOUND_LOST.format("sys.stdout.write('not yet')")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (3, "")
