@@ -78,7 +78,9 @@ def accept_snapshots(store: Store, user: str, now: datetime) -> list[Manifest]:
     with account_dir:
         listing = account_dir.read_listing()
         holed = {image.snapshot.name for image in listing.lost_images}
-        account_dir.change_catalog(lambda known: _settle_proofs(known, holed, now))
+        known = account_dir.read_catalog().entries
+        if list(_settle_proofs(known, holed, now)):  # else a store that is read-only will do
+            account_dir.change_catalog(lambda known: _settle_proofs(known, holed, now))
         waiting = find_unsound(listing.snapshots, account_dir.read_catalog()).waiting
         for snapshot in listing.snapshots:
             if snapshot.holds or snapshot.name in waiting:
