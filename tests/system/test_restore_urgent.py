@@ -18,14 +18,15 @@ from demo.users import User
 pytestmark = [needs_root, pytest.mark.skipif(sandbox.ACTIVE, reason="by hand")]
 
 
-def hold_first(folder: Path) -> str:
-    """What a worker does that never begins, if it is the first."""
-    return f"[ -e {folder}/at ] || {{ touch {folder}/at; exec sleep 1000; }}"
+def hold_until_restored(host: Host, user: User) -> str:
+    """What a worker does that never begins before a restore has kept what was there."""
+    kept = f"ls {host.account_dir(user)}/*-prerestore.json"
+    return f"{kept} >/dev/null 2>&1 || {{ touch {host.folder}/at; exec sleep 1000; }}"
 
 
 def test_a_restore_has_a_proof_pause_which_then_begins_anew(host: Host, alice: User) -> None:
     make_snapshots(host, alice, 2)
-    wrapper = wrap_workers(host.folder, check_integrity=hold_first(host.folder))
+    wrapper = wrap_workers(host.folder, check_integrity=hold_until_restored(host, alice))
     with start_wrapped(host, wrapper, "verify", alice.name, stderr=subprocess.STDOUT) as proof:
         try:
             until((host.folder / "at").exists, "worker")

@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_what_is_locked_on_another_disk_is_not_the_store_though_it_has_its_inode
     assert list(lock.parse_flocks(text, os.makedev(7, 0), 12)) == [("WRITE", "42")]
     found = [pid for _, pid in lock.parse_flocks(text, os.makedev(0, 7), 12)]
     assert found == ["4711", "42", "43"], "btrfs has one number there, and stat(2) another"
+
+
+def test_where_somebody_holds_the_store_that_one_outside_is_of_it_may_run(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(tmp_path / "another", create=True) as another:
+        its = replace(ALICE, store=str(another.path))
+        monkeypatch.setattr(intent_log, "users_with_intent", lambda _: ["alice"])
+        monkeypatch.setattr(intent_log, "load_intent", lambda *_: its)
+        assert not pending.find_pending(store)[0].running
+        with holding(another, fcntl.LOCK_EX):
+            assert pending.find_pending(store)[0].running
 
 
 def test_who_only_reads_the_store_is_no_restore(store: Store) -> None:
