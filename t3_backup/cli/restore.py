@@ -190,7 +190,7 @@ def _in_place(restore: _Restore) -> tuple[dict[str, Any], bool]:
     wrong_use = "a restore replaces the live database"
     confirm(question, wrong_use, yes=args.yes, silent=args.json)
     store.lock(wait=WAIT_S, urgent=True)
-    for one in recover_interrupted(store, restore.limits, out.warn):
+    for one in recover_interrupted(store, restore.limits, out.warn, args.user):
         if one.user == args.user and not one.whole:
             raise Failure(one.reason)
     if not restore.account_dir.has_manifest(snapshot):

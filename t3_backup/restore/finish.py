@@ -43,15 +43,21 @@ class Recovered:
 
 
 def finish_restore(
-    plan: Intent, account: Account | None, store: Store, limits: Limits
+    plan: Intent,
+    account: Account | None,
+    store: Store,
+    limits: Limits,
+    *,
+    gone: bool = False,
 ) -> Recovered:
     """Complete or undo the restore of `plan`, under the store's lock.
 
-    No `account`: its user is gone, and so is the database. Raises Failure and OSError where that
-    needs a person: then the server stays stopped, and the intent stays, too. It also stays where
-    the server can't be started: the next command tries it again.
+    No `account`: its user is gone, and so is the database. `gone`: a folder of the databases that
+    is not there is gone for good; else it may be there again once its disk is mounted. Raises
+    Failure and OSError where that needs a person: then the server stays stopped, and the intent
+    stays, too. It also stays where the server can't be started: the next command tries it again.
     """
-    swapped, warnings = _finish_databases(plan, account, limits)
+    swapped, warnings = _finish_databases(plan, account, limits, gone=gone)
     state = swapped.state
     missing = _install_files(plan, account, state, store, limits)
     server, trouble = _release_server(plan)
@@ -83,7 +89,7 @@ def finish_restore(
 
 
 def _finish_databases(
-    plan: Intent, account: Account | None, limits: Limits
+    plan: Intent, account: Account | None, limits: Limits, *, gone: bool
 ) -> tuple[Swapped, list[str]]:
     """Complete or undo the exchange.
 
@@ -96,7 +102,11 @@ def _finish_databases(
     try:
         recover = RecoverSwap(plan.aside, plan.databases, plan.begun)
         swapped = client.ask(account, recover, limits, threading.Event())
-    except SourceAbsent:
+    except SourceAbsent as error:
+        if plan.begun and not gone:
+            by_hand = f"t3-backup-state restore {quote(plan.user)}"
+            then = f"next: mount it; where it is gone for good: {by_hand}"
+            raise Failure(f"{explain(error)}; {then}") from None
         return Swapped("other"), []  # the folder itself is gone, and all that was in it
     except (Failure, OSError) as error:
         if plan.begun:

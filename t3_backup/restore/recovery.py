@@ -63,7 +63,7 @@ def restore_limits(values: Settings, store: Store) -> Limits:
     return replace(limits_of(values, store.free_bytes, store.total_bytes()), stall=values.timeout)
 
 
-def _finish(plan: Intent, store: Store, limits: Limits) -> Recovered:
+def _finish(plan: Intent, store: Store, limits: Limits, *, gone: bool) -> Recovered:
     """Complete or undo one. Raises as `finish_restore` does.
 
     A home that does not answer keeps nobody waiting for long: what is asked of it fails soon, and a
@@ -81,15 +81,16 @@ def _finish(plan: Intent, store: Store, limits: Limits) -> Recovered:
             limits = look
         except Failure:  # it answers
             pass
-        return finish_restore(plan, account, store, limits)
+        return finish_restore(plan, account, store, limits, gone=gone)
 
 
 def recover_interrupted(
-    store: Store, limits: Limits, warn: Callable[[str], None]
+    store: Store, limits: Limits, warn: Callable[[str], None], restored: str | None = None
 ) -> list[Unrecovered]:
     """Complete or undo every interrupted restore, under the store's lock, and say so.
 
-    Return those that are not well since.
+    Where a home is not there, that waits until it is; but not of the user who is about to be
+    `restored`: then somebody has looked. Return those that are not well since.
     """
     intent_log.clear_intent(store)
     unended = []
@@ -101,7 +102,7 @@ def recover_interrupted(
             with intent_log.held_store(plan, store) as its_store:
                 if its_store is None:  # it runs
                     continue
-                ended = _finish(plan, its_store, limits)
+                ended = _finish(plan, its_store, limits, gone=user == restored)
         except (Failure, OSError) as error:
             why = f"could be neither completed nor undone: {explain(error)}"
             unended.append(Unrecovered(user, f"an interrupted restore {why}", whole=False))

@@ -13,6 +13,7 @@ import pytest
 from support import sandbox
 from support.filesystems import hanging
 from support.host import Host, succeeded
+from support.live_database import paused_restore
 from support.service_stub import ServiceStub
 from support.users import needs_root
 
@@ -133,6 +134,23 @@ def test_a_database_that_its_owner_may_not_write_to_is_sealed_as_any_other(
     assert done["prerestore"]["verdict"] == "verified"
     assert (done["kept"], list(nora.database.parent.glob("*.replaced-*"))) == ([], [])
     assert nora.database.stat().st_mode & 0o777 == 0o444
+
+
+def test_one_whose_home_is_not_mounted_is_ended_once_it_is(host: Host, nora: User) -> None:
+    """Row 66. Else the databases of the one state would stay with the files of the other."""
+    (nora.database.parent / "secrets/key.bin").write_text("later")
+    with paused_restore(host, nora, operation="install_archive") as process:
+        process.kill()
+    away = nora.home.with_name("away")
+    nora.home.rename(away)
+    answer = host.t3("run")
+    away.rename(nora.home)
+    assert answer.code == 1
+    assert "next: mount it; where it is gone for good: t3-backup-state restore" in answer.out
+    assert intent_of(host, nora).exists()
+    assert "an interrupted restore was completed" in succeeded(host.t3("run")).out
+    assert (nora.database.parent / "secrets/key.bin").read_text() == "first"
+    assert list(nora.database.parent.glob("*.replaced-*")) == []
 
 
 @pytest.mark.soak
