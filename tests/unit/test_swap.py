@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,22 @@ def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
     with pytest.raises(Failure, match=rf"written to without {ASIDE}-wal, {ASIDE}-journal"):
         heal(live_files, seen, keep=True)
     assert lies(live_files) == before
+
+
+def test_what_was_staged_and_cannot_be_removed_keeps_no_server_down(
+    live_files: LiveFiles,
+) -> None:
+    """Row 48. The old state is in place, whole."""
+    seen = arrange(live_files, CASES["it was about to begin"])
+    path = Path(live_files.folder_path) / ASIDE
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no file can be made immutable here")
+    try:
+        found = heal(live_files, seen)
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    assert (found.state, lies(live_files)) == ("old", OLD | {ASIDE: "new"})
+    assert found.stuck[0].startswith(ASIDE)
 
 
 def test_where_the_live_one_is_gone_nothing_else_goes(live_files: LiveFiles) -> None:

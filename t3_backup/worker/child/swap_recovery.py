@@ -82,15 +82,19 @@ def _require_nothing_left(place: LiveFiles, aside: str, one: Replacement) -> Non
 def _undo(
     place: LiveFiles, aside: str, databases: Sequence[Replacement], where: dict[str, str]
 ) -> Swapped:
+    stuck = list[str]()
     for one in databases:
         if where[one.file] == "old":
             _give_back(place, aside, one)
-            _remove_staged(place, aside, one)
+            try:
+                _remove_staged(place, aside, one)
+            except OSError as error:  # the old ones are in place, whole: that ends nothing
+                stuck.append(f"{explain(error)}: it could not be removed, and nobody needs it")
         elif one.old is None:
             # a server has made one of its own; a -wal without a database stays where it was put
             place.remove(one.file + aside)
     place.sync()
-    return Swapped("other" if "other" in where.values() else "old")
+    return Swapped("other" if "other" in where.values() else "old", stuck=tuple(stuck))
 
 
 def _give_back(place: LiveFiles, aside: str, one: Replacement) -> None:
