@@ -42,6 +42,10 @@ class ServiceStub:
         program.chmod(0o755)
         self._state.write_text("active\n")
 
+    def stop(self) -> None:
+        """Have somebody stop it."""
+        self._state.write_text("inactive\n")
+
     @property
     def runs(self) -> bool:
         """Whether it runs, and may be started."""

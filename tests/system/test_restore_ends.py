@@ -16,6 +16,7 @@ from support.host import Host, succeeded
 from support.live_database import paused_restore
 from support.service_stub import ServiceStub
 from support.users import needs_root
+from support.workers import start_wrapped, wrap_workers
 
 from demo.users import User
 
@@ -114,8 +115,10 @@ def test_where_whoever_moves_or_removes_files_dies_the_server_runs_and_backups_g
     if dead == "remove_replaced":
         assert answer.code == 0, answer
         assert "the next command tries it again" in answer.out
+        service.stop()
         again = succeeded(service.t3("accept", nora.name, python=str(python)))
         assert f"rm -rf {aside}" in again.out
+        assert not service.runs, "somebody has stopped it since"
     else:
         assert answer.code == 1, answer
         assert "--only files" in answer.out
@@ -123,6 +126,19 @@ def test_where_whoever_moves_or_removes_files_dies_the_server_runs_and_backups_g
     assert os.listdir(aside) != []
     succeeded(service.t3("run"))
     succeeded(service.t3("restore", nora.name, "--yes", "--only", "files"))
+    assert (nora.database.parent / "secrets/key.bin").read_text() == "first"
+
+
+@pytest.mark.soak
+def test_where_no_server_waits_for_the_files_the_next_command_puts_them_back(
+    host: Host, nora: User
+) -> None:
+    (nora.database.parent / "secrets/key.bin").write_text("later")
+    python = wrap_workers(host.folder, install_archive="kill -9 $$")
+    with start_wrapped(host, python, "restore", nora.name, "--yes") as process:
+        assert process.wait() == 1
+    assert intent_of(host, nora).exists()
+    assert "an interrupted restore was completed" in succeeded(host.t3("accept", nora.name)).out
     assert (nora.database.parent / "secrets/key.bin").read_text() == "first"
 
 

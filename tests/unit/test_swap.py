@@ -195,20 +195,45 @@ def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
     assert lies(live_files) == before
 
 
+@contextlib.contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """As chattr(1) makes it."""
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no file can be made immutable here")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+
+
 def test_what_was_staged_and_cannot_be_removed_keeps_no_server_down(
     live_files: LiveFiles,
 ) -> None:
     """Row 48. The old state is in place, whole."""
     seen = arrange(live_files, CASES["it was about to begin"])
-    path = Path(live_files.folder_path) / ASIDE
-    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
-        pytest.skip("no file can be made immutable here")
-    try:
+    with immutable(Path(live_files.folder_path) / ASIDE):
         found = heal(live_files, seen)
-    finally:
-        subprocess.run(["chattr", "-i", path], check=True)
     assert (found.state, lies(live_files)) == ("old", OLD | {ASIDE: "new"})
     assert found.stuck[0].startswith(ASIDE)
+
+
+def test_what_came_out_and_cannot_be_removed_ends_nothing(live_files: LiveFiles) -> None:
+    """Row 48."""
+    seen = arrange(live_files, CASES["they were exchanged"])
+    with immutable(Path(live_files.folder_path) / ASIDE):
+        found = heal(live_files, seen)
+    assert (found.state, found.changed) == ("new", (LIVE,))
+    assert "could not be removed" in found.stuck[0]
+    assert lies(live_files) == {LIVE: "new", ASIDE: "old"}
+
+
+def test_what_came_out_and_has_a_second_name_stays(live_files: LiveFiles) -> None:
+    """Somebody may work with it by that."""
+    seen = arrange(live_files, CASES["they were exchanged"])
+    folder = Path(live_files.folder_path)
+    os.link(folder / ASIDE, folder / "second")
+    assert heal(live_files, seen) == Swapped("new", changed=(LIVE,))
+    assert (folder / ASIDE).read_text() == "old"
 
 
 def test_where_the_live_one_is_gone_nothing_else_goes(live_files: LiveFiles) -> None:
