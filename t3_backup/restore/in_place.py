@@ -31,7 +31,7 @@ from t3_backup.store.replacement import Replacement
 from t3_backup.system import open_files
 from t3_backup.system.file_identity import ProcFile
 from t3_backup.text import format_time
-from t3_backup.worker import client, left_behind
+from t3_backup.worker import client, installed, left_behind
 from t3_backup.worker.operations.archive import StageArchive
 from t3_backup.worker.operations.restore import (
     CheckpointDatabases,
@@ -150,6 +150,7 @@ def _prepare_and_exchange(
             old = seal_old_state(job, folded)
             done.prerestore = old.snapshot
             done.warnings += old.warnings
+        installed.require_same()  # later there is no way back
         # Of what is beside a database nothing goes but what is known to be in the archive: so it
         # is, whoever ends this.
         plan = replace(plan, begun=True, sealed=old.marks)

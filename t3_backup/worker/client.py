@@ -80,7 +80,8 @@ class Worker(Generic[A]):
         folder: int = -1,
         waits: bool = False,
     ) -> None:
-        installed.require_same()
+        if not OPERATIONS[name_of(operation)].ends:
+            installed.require_same()
         left_behind.require_none(account)
         self._account, self._operation, self._limits = account, operation, limits
         self._asked = False

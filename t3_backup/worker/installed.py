@@ -1,7 +1,8 @@
 """Notice that the files of this package were replaced since the command began.
 
 A worker imports them anew: after an upgrade it is of another version than the command that starts
-it, and would be asked for what it does not know. So none is started any more.
+it, and may be asked for what it does not know. So none is started any more, but those that end a
+restore: a server would else stay down until the next command.
 """
 
 from __future__ import annotations

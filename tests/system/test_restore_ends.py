@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from support import sandbox
 from support.filesystems import hanging
 from support.host import Host, succeeded
 from support.live_database import paused_restore
+from support.paths import ROOT
 from support.service_stub import ServiceStub
 from support.users import needs_root
 from support.workers import start_wrapped, wrap_workers
@@ -185,3 +187,32 @@ def test_a_file_system_that_never_answers_keeps_no_server_down(
         service.t3("accept", nora.name, T3_BACKUP_TIMEOUT="4")
         assert not intent_of(host, nora).exists()
         succeeded(service.t3("accept", nora.name))
+
+
+@pytest.mark.parametrize(
+    ("during", "code", "text"),
+    [
+        pytest.param("write_archive", 75, "later", id="before what can't be undone"),
+        pytest.param("swap_databases", 0, "first", id="after it"),
+        pytest.param("install_archive", 0, "first", id="last of all", marks=pytest.mark.soak),
+    ],
+)
+def test_where_the_package_is_upgraded_in_its_middle_the_server_runs_and_nothing_stays(
+    host: Host, nora: User, service: ServiceStub, during: str, code: int, text: str
+) -> None:
+    """Row 48: in the old state, or in the new one; whatever took long."""
+    key = nora.database.parent / FILES[0]
+    key.write_text("later")
+    package = host.folder / "package"
+    shutil.copytree(ROOT / "t3_backup", package / "t3_backup")
+    swap = "cp -r t3_backup new && mv t3_backup old && mv new t3_backup"  # other files, the same
+    wrapper = wrap_workers(
+        host.folder, **{during: f"(cd {package} && {swap}) && rm -r {package}/old"}
+    )
+    there = {"PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"}
+    answer = service.t3("restore", nora.name, "--yes", python=str(wrapper), **there)
+    assert answer.code == code, answer
+    assert service.runs
+    assert key.read_text() == text
+    assert not intent_of(host, nora).exists()
+    assert [*nora.database.parent.glob("*.replaced-*")] == []

@@ -49,6 +49,8 @@ class Entry(NamedTuple):
     clones: bool = False  # whether it may share the extents of a file
     # whether it holds a moment of a live database, and tells all the while what that costs
     pins: bool = False
+    # whether it ends a restore that is past its point of no return: a server waits for it
+    ends: bool = False
 
 
 OPERATIONS = {
@@ -64,16 +66,16 @@ OPERATIONS = {
     "write_archive": Entry("WriteArchive", "backup", "archive_write", writes=True),
     "inspect_archive": Entry("InspectArchive", "archive", "archive_read"),
     "stage_archive": Entry("StageArchive", "archive", "archive_read"),
-    "install_archive": Entry("InstallArchive", "archive", "archive_install"),
-    "remove_replaced": Entry("RemoveReplaced", "archive", "replaced"),
+    "install_archive": Entry("InstallArchive", "archive", "archive_install", ends=True),
+    "remove_replaced": Entry("RemoveReplaced", "archive", "replaced", ends=True),
     "count_rows": Entry("CountRows", "restore", "count"),
     "read_activity": Entry("ReadActivity", "activity", "activity"),
     "stage_database": Entry("StageDatabase", "restore", "stage", clones=True),
     "checkpoint_databases": Entry("CheckpointDatabases", "restore", "checkpoint"),
     "clone_database": Entry("CloneDatabase", "restore", "clone", writes=True, clones=True),
-    "swap_databases": Entry("SwapDatabases", "restore", "swap"),
+    "swap_databases": Entry("SwapDatabases", "restore", "swap", ends=True),
     "put_aside": Entry("PutAside", "restore", "put_aside"),
-    "recover_swap": Entry("RecoverSwap", "restore", "swap_recovery"),
+    "recover_swap": Entry("RecoverSwap", "restore", "swap_recovery", ends=True),
     "list_legacy": Entry("ListLegacy", "legacy", "legacy"),
     "copy_legacy": Entry("CopyLegacy", "legacy", "legacy", writes=True, vfs=True),
     "remove_legacy": Entry("RemoveLegacy", "legacy", "legacy"),
