@@ -132,10 +132,14 @@ class Worker(Generic[A]):
             supervise(self._process, self._end, self._channel, state, stopping, listen)
         except Failure as failure:
             if self._process.returncode is None and not isinstance(failure, Cancelled):
-                why = left_behind.explain(self._account, f"its worker (pid {self._process.pid})")
-                raise LeftBehind(f"{failure}; {why}") from None
+                raise LeftBehind(f"{failure}; {self._explain_left()}") from None
             raise
+        if self._process.returncode is None and state.files:  # it answered, and can still write
+            raise LeftBehind(self._explain_left())
         return _judge_answer(self._process, state, self._operation, stopping)
+
+    def _explain_left(self) -> str:
+        return left_behind.explain(self._account, f"its worker (pid {self._process.pid})")
 
     def __enter__(self) -> Self:
         return self

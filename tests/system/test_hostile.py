@@ -567,6 +567,8 @@ FAKES = {
     "counts pages of half the size": "its census counts",
     "counts more pages than can be printed": "cannot be",
     "passes on many descriptors": "no progress for 1 s",
+    "tells of a -wal that grows and grows": "more than the budget of",
+    "tells of a home that is nearly full": "nearly filled the disk of the home",
 }
 # for what is to run out
 SHORT = {"no progress for 1 s": {"stall": 1}, "timed out after 3 s": {"timeout": 3}}

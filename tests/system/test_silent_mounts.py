@@ -31,6 +31,7 @@ QUICK = {"T3_BACKUP_STALL": "4"}  # a worker's, with nothing heard of it; 5 s ar
 PLACES: dict[str, Callable[[User], Path]] = {
     "home": lambda user: user.home,
     "userdata": lambda user: user.database.parent,
+    "attachments": lambda user: user.database.with_name("attachments"),
     "one file": lambda user: user.database,
     "its -wal": lambda user: user.database.with_name("state.sqlite-wal"),
 }
@@ -50,7 +51,14 @@ def mallory(make_user: Callable[..., User], small: Path) -> User:
     user = make_user("amallory", small)  # the first in order
     user.database.with_name("state.sqlite-wal").touch()
     user.give(user.database.with_name("state.sqlite-wal"))
+    user.database.with_name("attachments").mkdir()
+    user.give(user.database.with_name("attachments"))
     return user
+
+
+@pytest.fixture
+def molly(make_user: Callable[..., User], small: Path) -> User:
+    return make_user("amolly", small)  # the second
 
 
 @pytest.fixture
@@ -153,15 +161,18 @@ def test_an_interrupted_restore_in_a_home_that_never_answers_keeps_no_run_waitin
 
 
 def test_an_account_whose_home_is_silent_keeps_no_other_waiting(
-    host: Host, mallory: User, honest: User
+    host: Host, mallory: User, molly: User, honest: User
 ) -> None:
-    """Row 64. One account at a time, and the first waits for its home as long as it may."""
-    host.write_map(mallory, honest)
+    """Row 64. One account at a time, and the first two wait for their homes as long as they may: of
+    those that take long, one alone would let the next begin."""
+    host.write_map(mallory, molly, honest)
     with ExitStack() as mounts:
-        mounts.enter_context(never_answering(mallory.home, mallory.uid))
+        for user in (mallory, molly):
+            mounts.enter_context(never_answering(user.home, user.uid))
         with started(host, "run", T3_BACKUP_STALL="600") as run:
             until(lambda: host.snapshots(honest), "backup of the other account")
             assert run.poll() is None
             mounts.close()
             out, _ = run.communicate(timeout=BOUND_S)
-    assert f"backup FAILED for {mallory.name} (" in out
+    for user in (mallory, molly):
+        assert f"backup FAILED for {user.name} (" in out

@@ -12,8 +12,10 @@ from t3_backup import accounts
 from t3_backup.accounts import Account
 from t3_backup.errors import LeftBehind
 from t3_backup.store.store import Store
-from t3_backup.worker import left_behind
+from t3_backup.worker import client, left_behind
 from t3_backup.worker.left_behind import explain_by, marked
+from t3_backup.worker.limits import Limits
+from t3_backup.worker.operations.backup import FindDatabase
 
 MOUNTED = "it can't be ended while what is mounted there"
 MOUNTINFO = """\
@@ -75,6 +77,32 @@ def test_a_mark_that_a_process_keeps_is_known_until_that_ends(
     with marked(store, account) as one:
         assert one.mark >= 0
     assert f"{account.user}+worker" not in os.listdir(store.path)
+
+
+def test_each_worker_of_an_account_keeps_its_mark(store: Store, account: Account) -> None:
+    """Row 64. By that a later command knows of one that could not be ended."""
+    limits = Limits(60, 60, 0, 0, lambda: 0)
+    with marked(store, account) as one:
+        worker = client.Worker(one, FindDatabase(), limits, waits=True)
+    with worker:
+        assert f"{account.user}+worker" in os.listdir(store.path)
+    with marked(store, account):
+        pass
+    assert f"{account.user}+worker" not in os.listdir(store.path)
+
+
+def test_an_account_gets_no_second_worker_before_the_first_has_died(account: Account) -> None:
+    """Row 64. Else each step of a command would leave one behind."""
+    left_behind.require_none(account)
+    worker = subprocess.Popen(["sleep", "300"])
+    try:
+        left_behind.note_left(account, worker)
+        with pytest.raises(LeftBehind, match=rf"an earlier worker of it \(pid {worker.pid}\)"):
+            left_behind.require_none(account)
+    finally:
+        worker.kill()
+        worker.wait()
+    left_behind.require_none(account)
 
 
 def test_a_worker_whose_command_was_killed_is_waited_for(store: Store, account: Account) -> None:

@@ -221,6 +221,11 @@ def _say_and_sleep(**event: object) -> None:
     _sleep()
 
 
+def _tell_of_the_home(growth: int, free: int) -> None:
+    _find_databases()
+    _say_and_sleep(event="homestate", wal_growth=growth, free=free, total=1 << 40)
+
+
 # ---- answers
 
 
@@ -309,6 +314,8 @@ BEHAVIOURS: dict[str, Callable[[], object]] = {
         page_count=lambda _: 10**4000, page_size=lambda _: 10**4000
     ),
     "passes on many descriptors": _pass_descriptors_on,
+    "tells of a -wal that grows and grows": lambda: _tell_of_the_home(1 << 40, 1 << 40),
+    "tells of a home that is nearly full": lambda: _tell_of_the_home(1, 0),
     # and in tests of their own
     "answers and does not end": lambda: _answer_and_then(_sleep),
     "answers and dies": lambda: _answer_and_then(_die),
