@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ _STUB = """#!/bin/sh
 # The last of start, stop, mask and unmask that was asked for says how the service is.
 for verb; do
   case "$verb" in
-    start) echo active >{state} ;;
+    start) [ ! -e {state}.broken ] || exit 1; echo active >{state} ;;
     stop) echo inactive >{state} ;;
     mask) touch {state}.masked ;;
     unmask) rm -f {state}.masked ;;
@@ -45,6 +47,16 @@ class ServiceStub:
     def stop(self) -> None:
         """Have somebody stop it."""
         self._state.write_text("inactive\n")
+
+    @contextlib.contextmanager
+    def broken(self) -> Iterator[None]:
+        """Have it not start."""
+        mark = self._state.with_name("service.broken")
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink()
 
     @property
     def runs(self) -> bool:

@@ -128,7 +128,20 @@ def test_where_whoever_moves_or_removes_files_dies_the_server_runs_and_backups_g
     assert os.listdir(aside) != []
     succeeded(service.t3("run"))
     succeeded(service.t3("restore", nora.name, "--yes", "--only", "files"))
+    if dead == "install_archive":
+        must_be_started_by_the_next_command(host, nora, service)
     assert (nora.database.parent / "secrets/key.bin").read_text() == "first"
+
+
+def must_be_started_by_the_next_command(host: Host, user: User, service: ServiceStub) -> None:
+    """Where a restore could not start the server."""
+    with service.broken():
+        answer = service.t3("restore", user.name, "--yes", "--only", "files")
+    assert (answer.code, service.runs) == (1, False)
+    assert "the server is down; the next command tries it again" in answer.out
+    assert intent_of(host, user).exists()
+    succeeded(service.t3("accept", user.name))
+    assert (service.runs, intent_of(host, user).exists()) == (True, False)
 
 
 @pytest.mark.soak
