@@ -9,7 +9,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from t3_backup.errors import UsageError
+from t3_backup.errors import Failure, UsageError, explain
 from t3_backup.history import verify
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.manifest import StoredDatabase
@@ -49,6 +49,8 @@ def export_database(
             os.close(source)
     except FileExistsError:
         raise _exists(path) from None
+    except OSError as error:
+        raise Failure(f"--to {path}: {explain(error)}; nothing was written") from None
     finally:
         os.close(folder)
 

@@ -183,6 +183,7 @@ def test_where_it_cannot_be_written_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(native, step, full)
-    with leaves_no_file_open(), pytest.raises(OSError, match="No space left"):
+    said = f"--to {folder}/a: No space left on device; nothing was written"
+    with leaves_no_file_open(), pytest.raises(Failure, match=said):
         write(account_dir, snapshot, folder / "a")
     assert os.listdir(folder) == []
