@@ -169,6 +169,8 @@ def _load(folder: int, path: Path, user: str) -> Intent | None:
         raise StoreError(f"{path}: {error.strerror}") from None
     try:
         with open(fd, encoding="utf-8") as file:
+            if os.fstat(fd).st_uid != os.geteuid():
+                raise ValueError("it is somebody else's")
             value = parse_object(file.read())
         if value.get("format") not in (_OF_ONE, _FORMAT) or value.get("user") != user:
             raise ValueError("not one of ours")

@@ -1,6 +1,6 @@
 """The folder for what can't lie in the store: root's in /var/lib, everybody else's in their home.
 
-It is private, as the store is. What is read there was written by oneself.
+It is private, as the store is. Who reads there makes sure that it was written by oneself.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def state_folder() -> Path:
 
 @contextlib.contextmanager
 def opened(name: str, *, create: bool = False) -> Iterator[int | None]:
-    """Open a folder in it; None where there is none, or one that is not private.
+    """Open a folder in it; None where there is none of one's own.
 
-    Raises StoreError and OSError where it is to be created and can't be.
+    It is made private where it is to be created. Raises StoreError and OSError where that can't be.
     """
     path = state_folder() / name
     if create:
@@ -56,7 +56,8 @@ def opened(name: str, *, create: bool = False) -> Iterator[int | None]:
         yield None
         return
     try:
-        check_private(fd, path, mend=create)
+        if create:
+            check_private(fd, path, mend=True)
         yield fd
     finally:
         os.close(fd)

@@ -295,6 +295,23 @@ def test_where_nothing_takes_it_both_places_are_named_with_what_to_do(
     assert f"neither to {store.path} (No space left on device) nor to /proc/none" in said
 
 
+def test_a_folder_outside_that_is_open_to_others_stops_nobody_and_is_closed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full(store, monkeypatch)
+    PLAN.save(store)
+    folder = outside.state_folder() / "restores"
+    folder.chmod(0o777)
+    assert intent_log.users_with_intent(store) == ["alice"]
+    assert intent_log.load_intent(store, "alice") is not None
+    WHOLE.save(store)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    if os.geteuid() == 0:
+        os.chown(folder / NAME, 60000, 60000)
+        with pytest.raises(StoreError, match="it is somebody else's"):
+            intent_log.load_intent(store, "alice")
+
+
 def test_the_end_of_one_outside_removes_none_of_another_restore(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
