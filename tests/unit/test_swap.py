@@ -214,7 +214,7 @@ def test_what_was_staged_and_cannot_be_removed_keeps_no_server_down(
     with immutable(Path(live_files.folder_path) / ASIDE):
         found = heal(live_files, seen)
     assert (found.state, lies(live_files)) == ("old", OLD | {ASIDE: "new"})
-    assert found.stuck[0].startswith(ASIDE)
+    assert found.stuck[0].endswith(f"next: rm -f {live_files.folder_path}/{ASIDE}")
 
 
 def test_what_came_out_and_cannot_be_removed_ends_nothing(live_files: LiveFiles) -> None:

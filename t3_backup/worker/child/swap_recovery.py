@@ -7,6 +7,7 @@ with. So what is there is the old state or the new one, and never a part of each
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -89,7 +90,9 @@ def _undo(
             try:
                 _remove_staged(place, aside, one)
             except OSError as error:  # the old ones are in place, whole: that ends nothing
-                stuck.append(f"{explain(error)}: it could not be removed, and nobody needs it")
+                path = place.path_of(one.file + aside)
+                why = error.strerror or explain(error)
+                stuck.append(f"{path} could not be removed: {why}; next: rm -f {shlex.quote(path)}")
         elif one.old is None:
             # a server has made one of its own; a -wal without a database stays where it was put
             place.remove(one.file + aside)
