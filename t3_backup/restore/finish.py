@@ -59,7 +59,7 @@ def finish_restore(
     """
     swapped, warnings = _finish_databases(plan, account, limits, gone=gone)
     state = swapped.state
-    missing = _install_files(plan, account, state, store, limits)
+    missing = _install_files(plan, account, state, store, limits, gone=gone)
     server, trouble = _release_server(plan)
     warnings += [*missing, *trouble]
     if server != "failed" and plan.unit is not None:
@@ -104,9 +104,7 @@ def _finish_databases(
         swapped = client.ask(account, recover, limits, threading.Event())
     except SourceAbsent as error:
         if plan.begun and not gone:
-            by_hand = f"t3-backup-state restore {quote(plan.user)}"
-            then = f"next: mount it; where it is gone for good: {by_hand}"
-            raise Failure(f"{explain(error)}; {then}") from None
+            raise _waits_for_home(plan, error) from None
         return Swapped("other"), []  # the folder itself is gone, and all that was in it
     except (Failure, OSError) as error:
         if plan.begun:
@@ -119,8 +117,20 @@ def _finish_databases(
     return swapped, [*held, *swapped.stuck]
 
 
+def _waits_for_home(plan: Intent, error: SourceAbsent) -> Failure:
+    """Say what to do where the home is not there, and what was begun in it may be."""
+    by_hand = f"t3-backup-state restore {quote(plan.user)}"
+    return Failure(f"{error}; next: mount it; where it is gone for good: {by_hand}")
+
+
 def _install_files(
-    plan: Intent, account: Account | None, state: str, store: Store, limits: Limits
+    plan: Intent,
+    account: Account | None,
+    state: str,
+    store: Store,
+    limits: Limits,
+    *,
+    gone: bool,
 ) -> tuple[str, ...]:
     """Put the files beside the databases in place; return what could not be, and why.
 
@@ -137,6 +147,8 @@ def _install_files(
         ).missing
         return (*missing, f"to try it again: {again}") if missing else ()
     except SourceAbsent as error:
+        if not gone:
+            raise _waits_for_home(plan, error) from None
         why = explain(error)
     except (Failure, OSError) as error:
         if not plan.ran and not plan.tried:

@@ -167,10 +167,15 @@ def test_a_database_that_its_owner_may_not_write_to_is_sealed_as_any_other(
     assert nora.database.stat().st_mode & 0o777 == 0o444
 
 
-def test_one_whose_home_is_not_mounted_is_ended_once_it_is(host: Host, nora: User) -> None:
+@pytest.mark.parametrize(
+    "only", [(), pytest.param(("--only", "files"), marks=pytest.mark.soak)], ids=["all", "files"]
+)
+def test_one_whose_home_is_not_mounted_is_ended_once_it_is(
+    host: Host, nora: User, only: tuple[str, ...]
+) -> None:
     """Row 66. Else the databases of the one state would stay with the files of the other."""
     (nora.database.parent / "secrets/key.bin").write_text("later")
-    with paused_restore(host, nora, operation="install_archive") as process:
+    with paused_restore(host, nora, *only, operation="install_archive") as process:
         process.kill()
     away = nora.home.with_name("away")
     nora.home.rename(away)
