@@ -134,6 +134,38 @@ def test_a_shm_of_roots_is_told_and_what_needs_none_is_backed_up(host: Host, nor
     assert len(host.snapshots(nora)) == 1
 
 
+def test_what_keeps_an_owner_from_writing_is_told_with_the_command_that_mends_it(
+    host: Host, nora: User, make_user: Callable[..., User]
+) -> None:
+    """Row 59: it is told whether or not a copy could be made."""
+    users = [nora, make_user("s-room-2", REAL), make_user("s-room-3", REAL)]
+    host.write_map(*users)
+    for user in users:
+        leave_rows_in_wal(user)
+    unread, folder, sealed = (user.database for user in users)
+    unread.chmod(0)
+    folder.parent.chmod(0o500)
+    Path(f"{sealed}-shm").touch()
+    users[-1].give(Path(f"{sealed}-shm"))
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{sealed}{ending}").chmod(0o400)
+    first = host.t3("run", "--json")
+    told = [first.account(user.name) for user in users]
+    assert [one["outcome"] for one in told] == ["failed", "backed_up", "backed_up"]
+    parts = [f"{sealed}{ending}" for ending in ("", "-shm", "-wal")]
+    why = [
+        f"its owner may not read it; next: chmod u+rw {unread}",
+        f"its owner may not write to its folder; next: chmod u+wx {folder.parent}",
+        f"state.sqlite, state.sqlite-shm and state.sqlite-wal; next: chmod u+rw {' '.join(parts)}",
+    ]
+    for one, reason in zip(told, why, strict=True):
+        assert one["reason"].endswith(reason), one
+        subprocess.run(one["reason"].rpartition("next: ")[2].split(), check=True)
+    again = succeeded(host.t3("run", "--json"))
+    assert [again.account(user.name)["reason"] for user in users] == ["", "", ""]
+    assert sealed.stat().st_mode & 0o200
+
+
 def test_what_somebody_has_open_is_not_read_beside_its_wal(host: Host, nora: User) -> None:
     """Row 59: what is only in a -wal that can't be read may come at any moment."""
     give_to_root(Path(f"{nora.database}-shm"))
@@ -178,6 +210,46 @@ def test_a_shm_of_roots_is_in_no_restores_way(host: Host, nora: User, rows: int)
         [kept] = [path for path in host.snapshots(nora) if "prerestore" in path.name]
         with closing(sqlite3.connect(f"file:{kept}?immutable=1", uri=True)) as copy:
             assert copy.execute(_ROWS).fetchall() == [(rows,)]
+
+
+@pytest.mark.parametrize("why", ["read-only", "folder"])
+def test_what_keeps_a_restore_from_writing_is_told_and_nothing_is_changed(
+    host: Host, nora: User, why: str
+) -> None:
+    """Row 59."""
+    succeeded(host.t3("run"))
+    folder = nora.database.parent
+    with disk(host.folder, "ext4", 16 * MIB, "-N", "64") as where, home_on(where, nora):
+        if why == "folder":
+            folder.chmod(0o500)
+            then = f"chmod u+wx {folder}"
+        else:
+            make_read_only(where)
+            then = "mount the disk of the home so that it can be written to"
+        before = {path: path.read_bytes() for path in folder.iterdir()}
+        answer = host.t3("restore", nora.name, "--yes", "--no-service")
+        assert (answer.code, answer.err.count("\n")) == (1, 1), answer
+        assert f"{nora.database} can't be put back: " in answer.err
+        assert answer.err.endswith(f"; nothing was changed; next: {then}\n")
+        assert {path: path.read_bytes() for path in before} == before
+        assert [*folder.glob("*.replaced-*")] == []
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_wal_of_roots_stays_with_what_a_restore_replaced(
+    host: Host, nora: User, mode: int
+) -> None:
+    """Row 59: what is only in it is in no snapshot."""
+    succeeded(host.t3("run"))
+    leave_rows_in_wal(nora)
+    wal = Path(f"{nora.database}-wal")
+    held = wal.read_bytes()
+    give_to_root(wal)
+    wal.chmod(mode)
+    answer = succeeded(host.t3("restore", nora.name, "--yes", "--no-service"))
+    [kept] = nora.database.parent.glob("*.replaced-*-wal")
+    assert kept.read_bytes() == held
+    assert f"was kept at {str(kept).removesuffix('-wal')}\n" in answer.out
 
 
 def test_a_journal_of_roots_is_told_by_its_name(host: Host, nora: User) -> None:

@@ -232,6 +232,17 @@ def test_root_and_those_whom_nobody_knows_have_no_account(name: str) -> None:
         find(name)
 
 
+def test_an_account_has_the_systems_spelling_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 54. Whatever name the system was asked for."""
+    odd = {"ALICE": "alice", "long": "a" * 201, "two lines": "a\nb"}
+    home = ("x", 1234, 1234, "", "/home/x", "/bin/sh")
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: pwd.struct_passwd((odd[name], *home)))
+    assert find("ALICE").user == "alice"
+    for name, why in (("long", "a name that is too long"), ("two lines", "can't be printed")):
+        with pytest.raises(Failure, match=f"{why}.* is not looked after"):
+            find(name)
+
+
 @needs_root
 def test_an_account_is_what_the_system_says(make_user) -> None:
     user = make_user("u-accounts")

@@ -185,15 +185,14 @@ def test_a_t3_database_has_the_level_of_its_newest_migration() -> None:
             "CREATE TABLE effect_sql_migrations (migration_id)",
             "INSERT INTO effect_sql_migrations VALUES ('thirty')",
         ),
-        (
-            "CREATE TABLE t (migration_id)",
-            "CREATE VIEW effect_sql_migrations AS SELECT 30 AS migration_id",
-        ),
+        ("CREATE VIEW effect_sql_migrations AS SELECT 30 AS migration_id, 'x' AS name",),
     ],
 )
 def test_what_only_looks_like_a_t3_database_has_no_level(statements: tuple[str, ...]) -> None:
     """Row 24."""
-    assert census(*statements).t3_level is None
+    found = census(*statements)
+    assert found.t3_level is None
+    assert not found.ledger, "a view may take for ever"
 
 
 def test_an_empty_database_has_nothing() -> None:

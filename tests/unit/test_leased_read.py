@@ -17,6 +17,7 @@ import pytest
 from t3_backup.errors import TryLater
 from t3_backup.worker.child import copy as copying
 from t3_backup.worker.child.copy import copy_database
+from t3_backup.worker.child.count import count_rows
 from t3_backup.worker.child.leased_read import open_leased
 from t3_backup.worker.child.pinned_read import Budget
 from t3_backup.worker.child.source import LiveDatabase
@@ -112,6 +113,12 @@ def test_a_copy_that_is_interrupted_so_ends_at_once(
         assert (done.method, os.fstat(fd).st_size) == ("online", source.size)
     finally:
         os.close(fd)
+
+
+def test_what_a_restore_tells_of_the_live_one_is_read_so_too(source: LiveDatabase) -> None:
+    """Row 59."""
+    os.symlink("nowhere", f"{source.path}-shm")  # which SQLite doesn't follow
+    assert count_rows(source).rows == {"a": 1}
 
 
 def test_what_somebody_has_open_for_writing_is_not_read_so(source: LiveDatabase) -> None:

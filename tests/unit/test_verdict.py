@@ -21,6 +21,7 @@ from t3_backup.backup.verdict import (
 )
 from t3_backup.store.census import Census
 from t3_backup.store.manifest import Manifest, Missing
+from t3_backup.t3.ledger import LEDGER_TABLE
 from t3_backup.worker.operations.backup import Copied
 from t3_backup.worker.operations.proof import Proven
 
@@ -285,6 +286,20 @@ def test_what_this_sqlite_cannot_read_is_not_lost_and_measures_nothing() -> None
     assert unproven(counted(1), messages=-1) == Judgement("unproven", (UNJUDGED,))
     assert choose_yardstick([counted(1), hidden]) == counted(1)
     assert unproven(counted(1), hidden, messages=20).verdict == "suspect"
+
+
+@pytest.mark.parametrize("kind", ["T3's", "any other"])
+def test_a_table_that_this_sqlite_cannot_read_hides_no_loss_of_it(kind: str) -> None:
+    """Row 42. Its rows may all be there; of a sound one they would be lost."""
+    if kind == "T3's":
+        before = make_manifest(census=replace(T3, ends={LEDGER_TABLE: 30}))
+        hidden = replace(T3, ends={LEDGER_TABLE: -1}, t3_level=None, content=None)
+    else:
+        before, hidden = BEFORE, replace(CENSUS, rows={"events": -1})
+    image = before.live_image
+    found = judge_copy((), hidden, "online", image, unjudged=UNJUDGED)
+    assert found == Judgement("unproven", (UNJUDGED,))
+    assert judge_copy((), hidden, "online", image).verdict == "suspect"
 
 
 def test_a_loss_that_was_not_accepted_measures_nothing() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from t3_backup.worker.child.source import LiveDatabase
 
 _SHARED = ("-shm", "-wal", "-journal")  # whoever opens a database reads and writes them
+_READ_WRITE = os.R_OK | os.W_OK
 
 
 def find_obstacle(source: LiveDatabase) -> str:
@@ -49,7 +50,7 @@ def _find_unusable(source: LiveDatabase) -> dict[str, int]:
     for name in (source.name + ending for ending in _SHARED):
         with contextlib.suppress(FileNotFoundError):
             owner = os.stat(name, dir_fd=source.folder, follow_symlinks=False).st_uid
-            if not _may(source, name, os.R_OK | os.W_OK):
+            if not _may(source, name, _READ_WRITE):
                 found[name] = owner
     return found
 
@@ -58,7 +59,9 @@ def _explain_unusable(source: LiveDatabase, unusable: Mapping[str, int]) -> str:
     me, folder = os.geteuid(), os.path.dirname(source.path)
     foreign = [name for name, owner in unusable.items() if owner != me]
     names = foreign or [*unusable]
-    told = " and ".join(names)
+    if not foreign and not _may(source, source.name, _READ_WRITE):
+        names.insert(0, source.name)  # SQLite gives them its mode
+    told = ", ".join([*names[:-2], " and ".join(names[-2:])])
     paths = " ".join(shlex.quote(os.path.join(folder, name)) for name in names)
     if not foreign:
         return f"its owner may not read and write {told}; next: chmod u+rw {paths}"

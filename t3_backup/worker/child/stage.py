@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from contextlib import closing
 
 import apsw
@@ -22,6 +23,13 @@ from t3_backup.worker.child.live_files import PROBE, LiveFiles
 from t3_backup.worker.child.own_processes import read_descriptor
 from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations.restore import Staged, StageDatabase
+
+_MAKE_ROOM = "make room on the disk of the home"
+_MEND = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EROFS: "mount the disk of the home so that it can be written to",
+}
 
 
 def serve_stage_database(task: Task, operation: StageDatabase) -> Staged:
@@ -40,7 +48,10 @@ def stage_database(place: LiveFiles, image: int, name: str, ending: str) -> Stag
     it.
     """
     live, aside = place.identity(name), name + ending
-    fd = place.create(aside, name, live)
+    try:
+        fd = place.create(aside, name, live)
+    except OSError as error:
+        raise _explain(error, place, name) from None
     try:
         native.copy(image, fd, os.fstat(image).st_size)
         native.sync_file(fd, place.path_of(aside))
@@ -50,17 +61,21 @@ def stage_database(place: LiveFiles, image: int, name: str, ending: str) -> Stag
         return Staged(live, staged, read_census(place, aside), place.proc_file(name))
     except OSError as error:
         place.remove(aside)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise SourceError(
-            f"{place.path_of(name)} can't be put back: {error.strerror}; nothing was changed; "
-            "next: make room on the disk of the home"
-        ) from None
+        raise _explain(error, place, name) from None
     except BaseException:
         place.remove(aside)
         raise
     finally:
         os.close(fd)
+
+
+def _explain(error: OSError, place: LiveFiles, name: str) -> OSError | SourceError:
+    """Say what keeps a file from being written there, with what to do, where that is known."""
+    mend = f"chmod u+wx {shlex.quote(place.folder_path)}"
+    if (then := mend if error.errno == errno.EACCES else _MEND.get(error.errno or 0)) is None:
+        return error
+    what = f"{place.path_of(name)} can't be put back: {error.strerror}"
+    return SourceError(f"{what}; nothing was changed; next: {then}")
 
 
 def _require_exchange(place: LiveFiles, name: str, aside: str, live: FileIdentity | None) -> None:
