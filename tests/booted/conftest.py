@@ -9,15 +9,28 @@ import pytest
 from support import packages
 from support.booted.debian_trees import SUITES
 from support.booted.machine import Machine, boot
-from support.sampling import is_soak
+from support.sampling import is_soak, sample
+
+HERE = Path(__file__).parent
+# They are about a version bump, beside test_bump.py, which is always run.
+TAKE_MINUTES = [
+    HERE / f"test_{name}.py"
+    for name in (
+        *("bump_deferred", "bump_interrupted", "bump_refused", "bump_rollback", "bump_runbook"),
+        *("bump_sixty", "bump_v2", "real_t3"),
+    )
+]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what would be the same on another release, but for a soak."""
+    """Leave out what would be the same on another release, and two thirds of the files that take
+    minutes, but for a soak."""
+    chosen = sample(TAKE_MINUTES, 3, "booted files that take minutes")
 
     def is_left_out(item: pytest.Item) -> bool:
         on = getattr(item, "callspec", None) and item.callspec.params.get("suite")  # type: ignore[attr-defined]
-        return on in SUITES[1:] and not item.get_closest_marker("releases")
+        of_release = on in SUITES[1:] and not item.get_closest_marker("releases")
+        return of_release or (item.path in TAKE_MINUTES and item.path not in chosen)
 
     if not is_soak():
         left_out = [item for item in items if is_left_out(item)]

@@ -80,7 +80,7 @@ def test_a_kill_before_any_rename_leaves_nobody_mixed(
     killed, too."""
     reached: Counter[str] = Counter()
     kills = 0
-    for number in counts(_MOST, 9, f"renames of a bump, broken: {broken}"):
+    for number in counts(_MOST, 14, f"renames of a bump, broken: {broken}"):
         bump.reset(broken=broken)
         cut = killed_at(bump, _RENAMES, number, DRAIN)
         work = bump.write()

@@ -22,7 +22,7 @@ from support.databases import MIB, REAL, commit_row, make_snapshots
 from support.fault_injection import needs_strace, run_traced, trace_worker
 from support.filesystems import disk, host_on, make_image, mounted, needs_mkfs
 from support.host import Answer, Host
-from support.sampling import amount
+from support.sampling import amount, sample
 from support.store_checks import failure_line, find_leftovers, hash_files, prove_snapshots
 from support.users import needs_root
 
@@ -33,8 +33,8 @@ from t3_backup.store.store import Store
 
 pytestmark = [needs_root, needs_strace]
 
-ERRORS = ["EIO", "ENOSPC"]
-SAID = {"EIO": os.strerror(errno.EIO), "ENOSPC": os.strerror(errno.ENOSPC)}
+ERRORS = sample(["EIO", "ENOSPC"], 2, "errors of a disk")
+SAID = {error: os.strerror(getattr(errno, error)) for error in ERRORS}
 BLOCK = 4096
 
 

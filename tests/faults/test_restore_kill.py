@@ -296,7 +296,7 @@ def test_a_worker_may_be_killed_at_every_call(kills: Kills, tell: Callable[[str]
         ):
             continue
         for name, n in sample(
-            list(calls_of(kills, operation)), 12, f"a {operation} killed, {kills.state}"
+            list(calls_of(kills, operation)), 20, f"a {operation} killed, {kills.state}"
         ):
             kills.fresh()
             answer, log = restore(
@@ -319,7 +319,7 @@ def test_an_exchange_that_is_killed_at_any_call_may_be_left_to_the_next_command(
     """As where the machine goes down with it: between two exchanges nobody heals at once."""
     found = list(calls_of(kills, "swap_databases"))
     wanted = [call for call in found if call[0].startswith("rename")]
-    for name, n in sorted({*wanted, *sample(found, 9, f"an exchange left, {kills.state}")}):
+    for name, n in sorted({*wanted, *sample(found, 14, f"an exchange left, {kills.state}")}):
         kills.fresh()
         options = f"-e trace={name} -e inject={name}:signal=KILL:when={n}"
         answer, log = restore(kills, "swap_databases", options, dead="recover_swap")
@@ -359,7 +359,7 @@ def test_the_command_may_be_killed_at_every_call_that_changes_something(
             if name == "openat"
             else []
         )
-        for n in counts(100, 14, f"a restore killed at {name}, {kills.state}"):
+        for n in counts(100, 22, f"a restore killed at {name}, {kills.state}"):
             kills.fresh()
             inject = ("-e", f"trace={name}", *place, "-e", f"inject={name}:signal=KILL:when={n}")
             answer = run_traced(kills.host, *inject, words=kills.words(), parent_only=True)

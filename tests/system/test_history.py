@@ -194,7 +194,7 @@ def test_a_bit_that_flips_in_any_file_is_found_and_costs_only_what_hangs_on_it(
     assert len(places) >= 3 * (2 * len(days) + 1)
     for kind in sorted({path.suffix for path, _ in places}):
         for path, at in sample(
-            [place for place in places if place[0].suffix == kind], 4, f"flipped bits {kind}"
+            [place for place in places if place[0].suffix == kind], 8, f"flipped bits {kind}"
         ):
             flip(account_dir / path.name, at)
             answer = host.t3("verify", hana.name)
