@@ -60,7 +60,10 @@ def parse_slots(data: bytes) -> list[Slot]:
     whole = len(data) - len(data) % SLOT
     if not _is_blank(data[whole:]):  # of blanks it was growing
         raise ValueError("its end is missing")
-    return [_parse_slot(data[at : at + SLOT]) for at in range(0, whole, SLOT)]
+    slots = [_parse_slot(data[at : at + SLOT]) for at in range(0, whole, SLOT)]
+    if not any(slot.entry or slot.broken for slot in slots):  # it was made with one at least
+        raise ValueError("there is nothing in it")
+    return slots
 
 
 def entries_of(slots: Iterable[Slot]) -> dict[str, Entry]:

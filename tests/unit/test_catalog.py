@@ -299,7 +299,7 @@ def test_whatever_lies_there_costs_no_snapshot_and_no_traceback(
     snapshot = publish_image(account_dir, PAGES).snapshot
     file_of(account_dir).write_bytes(data)
     assert lost(account_dir) == ()
-    check_catalog(account_dir, account_dir.read_listing())
+    assert "alice+catalog.broken" in check_catalog(account_dir, account_dir.read_listing()).problem
     assert states(account_dir) == {snapshot.name: "sealed"}
     assert not account_dir.read_catalog().problem
     assert maintenance(account_dir, ALL).tidy().warnings == []
