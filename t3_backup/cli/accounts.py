@@ -12,7 +12,7 @@ from t3_backup.restore.pending import PendingRestore
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.catalog import explain_loss
 from t3_backup.store.listing import Listing
-from t3_backup.store.losses import find_lost
+from t3_backup.store.losses import explain_absence, find_lost
 from t3_backup.store.store import Store
 
 
@@ -64,13 +64,7 @@ class AccountDirs:
                 with account_dir:
                     yield account_dir
             elif self._user is not None:
-                lost = explain_loss(user, find_lost(self._store, user, None))
-                where = f"in {self._store.path}"
-                raise StoreError(
-                    f"{user}: {lost}; its folder {where} is gone"
-                    if lost
-                    else f"no snapshots of {user} {where}"
-                )
+                raise StoreError(explain_absence(self._store, user))
             # else it is that of a user without a database, which a run makes and removes again
         if self._user is None:
             self._tell_gone()

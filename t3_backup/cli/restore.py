@@ -30,6 +30,7 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.census import Census
 from t3_backup.store.faults import find_unsound
 from t3_backup.store.lock import WAIT_S
+from t3_backup.store.losses import explain_absence, refuse_lost
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.selection import find_next_best, find_passed_over, select_restorable
 from t3_backup.store.store import Store
@@ -68,12 +69,14 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
     with Store.open(values.dest) as store:
         account_dir = store.account_dir(args.user)
         if account_dir is None:
-            raise StoreError(f"no snapshots of {args.user} in {store.path}")
+            raise StoreError(explain_absence(store, args.user))
         with account_dir:
             if os.geteuid() != 0 and args.user != (own := accounts.own().user):
                 whose = f"only their own account, not {args.user}"
                 raise UsageError(f"{own} is not root and may restore {whose}")
-            known = account_dir.read_listing().snapshots
+            listing = account_dir.read_listing()
+            refuse_lost(store, args.user, listing, [args.at])
+            known = listing.snapshots
             unsound = find_unsound(known, account_dir.read_catalog())
             passed = find_passed_over(known, args.at, utc_now(), unsound)
             try:

@@ -23,6 +23,7 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.catalog import explain_loss
 from t3_backup.store.listing import Listing, StoredSnapshot
 from t3_backup.store.lock import GAP_S, WAIT_S
+from t3_backup.store.losses import refuse_lost
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.names import is_legacy
 from t3_backup.store.selection import select_snapshot
@@ -96,6 +97,7 @@ class _Verification:
         self._listing = account_dir.read_listing()
         snapshots = list(self._listing.snapshots)
         if self.at is not None:
+            refuse_lost(self.store, account_dir.user, self._listing, [self.at])
             snapshots = [select_snapshot(snapshots, self.at, utc_now())]
         limits = limits_of(self.values, self.store.free_bytes, self.store.total_bytes())
         with AccountProof(account_dir, limits, self.pause) as proof:

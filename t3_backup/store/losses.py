@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 
+from t3_backup.errors import StoreError
+from t3_backup.store.catalog import explain_loss
 from t3_backup.store.listing import Listing
 from t3_backup.store.store import Store
 
@@ -20,6 +23,19 @@ def find_lost(store: Store, user: str, listing: Listing | None) -> tuple[str, ..
         return ()
     still = set(lost).intersection(store.read_catalog(user).lost(_read_listing(store, user)))
     return tuple(sorted(still.intersection(store.read_catalog(user).lost(None))))
+
+
+def refuse_lost(store: Store, user: str, listing: Listing, names: Iterable[str]) -> None:
+    """Raise StoreError where one of `names` is a snapshot that was lost."""
+    if lost := set(names).intersection(find_lost(store, user, listing)):
+        raise StoreError(f"{user}: {explain_loss(user, sorted(lost))}")
+
+
+def explain_absence(store: Store, user: str) -> str:
+    """Say of an account without a folder whether there was one."""
+    if lost := explain_loss(user, find_lost(store, user, None)):
+        return f"{user}: {lost}; its folder in {store.path} is gone"
+    return f"no snapshots of {user} in {store.path}"
 
 
 def accept_losses(store: Store, user: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from t3_backup.errors import Failure, UsageError
 from t3_backup.store.catalog import Entry, Proof
 from t3_backup.store.faults import NOT_AS_SEALED, find_unsound
+from t3_backup.store.losses import explain_absence, refuse_lost
 from t3_backup.store.manifest import Manifest
 from t3_backup.store.selection import select_snapshot
 from t3_backup.store.store import Store
@@ -24,7 +25,7 @@ class MarkChange(NamedTuple):
 
 
 def set_pins(
-    store: Store, user: str, names: Iterable[str], now: datetime, *, pinned: bool
+    store: Store, user: str, names: Sequence[str], now: datetime, *, pinned: bool
 ) -> MarkChange:
     """Pin or unpin the snapshots of `user` that `names` mean.
 
@@ -33,10 +34,12 @@ def set_pins(
     """
     account_dir = store.account_dir(user)
     if account_dir is None:
-        raise Failure(f"no snapshots of {user} in {store.path}")
+        raise Failure(explain_absence(store, user))
     result = MarkChange([], [])
     with account_dir:
-        snapshots = account_dir.read_listing().snapshots
+        listing = account_dir.read_listing()
+        refuse_lost(store, user, listing, names)
+        snapshots = listing.snapshots
         chosen = {
             snapshot.name: snapshot
             for snapshot in [_select_named(snapshots, name, now) for name in names]

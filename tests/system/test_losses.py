@@ -39,7 +39,18 @@ def test_what_vanished_behind_the_tools_back_is_critical_until_it_is_accepted(
     else:
         path = Path(older["path"])
         (path if what == "data" else path.with_suffix(".json")).unlink()
+    named = (
+        ("verify", lola.name, "--at"),
+        ("restore", lola.name, "--yes", "--at"),
+        ("pin", lola.name),
+    )
     lost = {"data": [older], "manifest": [older], "folder": [older, newest]}[what]
+    for words in named:
+        answer = host.t3(*words, older["name"])
+        assert (answer.code, "was sealed and can't be" in answer.err) == (1, what != "folder"), (
+            answer
+        )
+        assert f"t3-backup-state accept {lola.name}" in answer.err
     for again in (False, True):
         status = host.t3("status", "--nagios")
         assert (status.code, f"{lost[0]['name']}" in status.out) == (2, True), status
