@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t3_backup.accounts import folder_name
 from t3_backup.autoupdate.faults import AccountFault
 from t3_backup.autoupdate.programs.installations import About
 from t3_backup.errors import Failure, LockHeld, StoreError, explain
@@ -95,7 +96,7 @@ class Snapshots:
         return (one for one in snapshots if is_good(one) and one.name not in unsound)
 
     def _read(self, user: str) -> tuple[list[Manifest], Unsound]:
-        if not (self._store / user).is_dir():
+        if not (self._store / folder_name(user)).is_dir():
             return [], SOUND
         try:
             with Store.open(self._store) as store:

@@ -12,7 +12,7 @@ from t3_backup.history import usage
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
-from t3_backup.store.store import Store
+from t3_backup.store.identity import open_store
 from t3_backup.text import INFO, format_size
 
 
@@ -20,7 +20,7 @@ def du_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `du`: say what each account's history takes, and full copies would."""
     out = Console(sys.stderr if args.json else sys.stdout)
     accounts: list[dict[str, Any]] = []
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:
             found = usage.measure_usage(account_dir)

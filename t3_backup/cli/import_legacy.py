@@ -18,6 +18,7 @@ from t3_backup.output import console
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
+from t3_backup.store.identity import open_store
 from t3_backup.store.leftovers import check_catalog, remove_leftovers
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.store import Store
@@ -35,7 +36,7 @@ def import_legacy_command(args: argparse.Namespace, values: Settings) -> int:
     stop = signals.stop_on_signals()
     signals.lower_priority()
     documents: list[dict[str, Any]] = []
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         store.lock(wait=WAIT_S)
         broken = recover_interrupted(store, restore_limits(values, store), out.warn)
         for user in sorted(set(args.users)) or legacy_import.users_with_legacy(store):

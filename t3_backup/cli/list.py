@@ -11,7 +11,7 @@ from t3_backup.errors import EXIT_OK, Failure
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
-from t3_backup.store.store import Store
+from t3_backup.store.identity import open_store
 from t3_backup.text import INFO, utc_now
 
 
@@ -19,7 +19,7 @@ def list_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `list`: show what there is, newest first."""
     out = Console(sys.stderr if args.json else sys.stdout)
     accounts: list[dict[str, Any]] = []
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
         for account_dir in account_dirs:

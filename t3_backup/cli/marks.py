@@ -12,6 +12,7 @@ from t3_backup.output import console, documents
 from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted, restore_limits
 from t3_backup.settings import Settings
+from t3_backup.store.identity import open_store
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.marks import MarkChange
 from t3_backup.store.store import Store
@@ -23,7 +24,7 @@ def change_marks(
 ) -> int:
     """Let `change` work under the store's lock, tell of it, return the exit code."""
     out = Console(sys.stderr if args.json else sys.stdout)
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         store.lock(wait=WAIT_S)
         broken = recover_interrupted(store, restore_limits(values, store), out.warn)
         changed, said = change(store)

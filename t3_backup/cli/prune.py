@@ -19,9 +19,9 @@ from t3_backup.output.console import Console
 from t3_backup.restore.recovery import recover_interrupted
 from t3_backup.settings import Settings
 from t3_backup.store.catalog import explain_loss
+from t3_backup.store.identity import open_store
 from t3_backup.store.leftovers import check_catalog, remove_leftovers
 from t3_backup.store.lock import WAIT_S
-from t3_backup.store.store import Store
 from t3_backup.system import signals
 from t3_backup.t3 import databases
 from t3_backup.text import INFO
@@ -37,7 +37,7 @@ def prune_command(args: argparse.Namespace, values: Settings) -> int:
     signals.lower_priority()
     accounts: list[dict[str, Any]] = []
     warned = False
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         store.lock(wait=WAIT_S, shared=args.dry_run)
         limits = limits_of(values, store.free_bytes, store.total_bytes())
         unended = [] if args.dry_run else recover_interrupted(store, limits, out.warn)

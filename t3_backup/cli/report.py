@@ -17,6 +17,7 @@ from t3_backup.monitor.html import AccountHistory
 from t3_backup.output import console, messages
 from t3_backup.output.console import Console
 from t3_backup.settings import Settings
+from t3_backup.store.identity import open_store
 from t3_backup.store.store import Store
 from t3_backup.system import atomic_file
 from t3_backup.system.disk import reserve_of
@@ -27,7 +28,7 @@ def report_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `report`: write the accounts as a page of HTML."""
     html.template_engine()  # whoever lacks it hears so before anything else
     out, now = Console(sys.stderr), utc_now()
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         known = _users(values, store, out)
         if args.user is not None and args.user not in {*known.users, *store.users()}:
             raise StoreError(f"no snapshots of {args.user} in {store.path}")

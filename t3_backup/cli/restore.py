@@ -29,6 +29,7 @@ from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.census import Census
 from t3_backup.store.faults import find_unsound
+from t3_backup.store.identity import open_store
 from t3_backup.store.lock import WAIT_S
 from t3_backup.store.losses import explain_absence, refuse_lost
 from t3_backup.store.manifest import Manifest
@@ -66,7 +67,7 @@ def restore_command(args: argparse.Namespace, values: Settings) -> int:
     """Run `restore`: put a snapshot back in place, or elsewhere (--to)."""
     out = Console(sys.stderr if args.json else sys.stdout)
     stop = signals.stop_on_signals()
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         account_dir = store.account_dir(args.user)
         if account_dir is None:
             raise StoreError(explain_absence(store, args.user))

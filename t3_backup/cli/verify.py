@@ -21,6 +21,7 @@ from t3_backup.restore.pending import PendingRestore
 from t3_backup.settings import Settings
 from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.catalog import explain_loss
+from t3_backup.store.identity import open_store
 from t3_backup.store.listing import Listing, StoredSnapshot
 from t3_backup.store.lock import GAP_S, WAIT_S
 from t3_backup.store.losses import refuse_lost
@@ -40,7 +41,7 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
     signals.pause_on_signal(pause)
     signals.lower_priority()
     out = Console(sys.stderr if args.json else sys.stdout)
-    with Store.open(values.dest) as store:
+    with open_store(values.dest) as store:
         restores = pending_restores(store, args.user, out)
         account_dirs = AccountDirs(store, args.user, out)
         this = _Verification(store, values, args.at, stop, pause, out, restores)

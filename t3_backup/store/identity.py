@@ -7,6 +7,7 @@ anew there would call all well, with every snapshot out of sight. Who only reads
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shlex
@@ -50,22 +51,24 @@ def check_identity(path: Path, known: KnownStores, users: Iterable[str] = ()) ->
     With `users`, a new store is a problem, too, where another one is known that holds snapshots of
     theirs: then its name may be a slip.
     """
-    remembered = known.identity_of(path)
+    remembered, found = known.identity_of(path), None
     try:
         fd = os.open(path, _FOLDER)
     except FileNotFoundError:
-        found, names = None, set[str]()
+        names = set[str]()
     except OSError:  # whoever opens it says why they can't
         return IdentityCheck(None, remembered)
     else:
         try:
-            found, names = read_mark(fd), set(os.listdir(fd)) - _NOTHING
+            names = set(os.listdir(fd)) - _NOTHING
+            with contextlib.suppress(OSError):  # one that can't be read is none
+                found = read_mark(fd)
         except OSError:
             return IdentityCheck(None, remembered)
         finally:
             os.close(fd)
     problem = judge_identity(path, found, remembered, is_empty=not names)
-    if not problem and remembered is None and not names:
+    if not problem and remembered is None and found is None and not _find_backed_up(path):
         problem = _find_slip(path, known, set(users))
     return IdentityCheck(found, remembered, problem, is_empty=not names)
 
@@ -80,7 +83,11 @@ def judge_identity(path: Path, found: str | None, remembered: str | None, *, is_
             f"no store at {path}, where there was one: is its disk mounted? next: mount it, or, to "
             f"begin a new store there: {adopt}"
         )
-    what = "has no mark" if found is None else "is another store than the one that is remembered"
+    what = (
+        "has no mark that can be read"
+        if found is None
+        else "is another store than the one that is remembered"
+    )
     return f"{path} {what}: is the right disk mounted? if it is the right store: {adopt}"
 
 
@@ -118,7 +125,9 @@ def read_mark(folder: int) -> str | None:
     """
     try:
         fd = os.open(MARK, _FILE, dir_fd=folder)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
         return None
     with open(fd, "rb") as file:
         data = file.read(4096)
@@ -128,19 +137,43 @@ def read_mark(folder: int) -> str | None:
         return None
 
 
+def open_store(path: Path) -> Store:
+    """Open the store at `path`, for who works with what is there.
+
+    Raises StoreError; also for an empty place where there was one. Any other needs no mark.
+    """
+    check = check_identity(path, KnownStores.own())
+    try:
+        store = Store.open(path)
+    except StoreError as error:
+        raise StoreError(check.problem or str(error)) from None
+    if check.is_empty and check.problem:
+        os.close(store.fd)
+        raise StoreError(check.problem)
+    return store
+
+
 def _find_slip(path: Path, known: KnownStores, users: set[str]) -> str:
     for other, identity in known.configured():
-        with contextlib.suppress(StoreError, OSError), Store.open(other) as store:
-            if read_mark(store.fd) != identity:
-                continue
-            for user in sorted(users.intersection(store.users())):
-                if (account_dir := store.account_dir(user)) is None:
-                    continue
-                with account_dir:
-                    if any(name.endswith(MANIFEST) for name in account_dir.read_names()):
-                        return (
-                            f"{path} is new, and the snapshots of {user} are in {other}: is "
-                            "T3_BACKUP_DEST right? to begin another store: "
-                            f"t3-backup-state init --dest {shlex.quote(str(path))}"
-                        )
+        for user in sorted(users.intersection(_find_backed_up(other, identity))):
+            return (
+                f"{path} is new, and the snapshots of {user} are in {other}: is T3_BACKUP_DEST "
+                f"right? to begin another store: t3-backup-state init --dest "
+                f"{shlex.quote(str(path))}"
+            )
     return ""
+
+
+def _find_backed_up(path: Path, identity: str | None = None) -> set[str]:
+    """Find the users who have snapshots in the store at `path`, where it is that one."""
+    found = set[str]()
+    with contextlib.suppress(StoreError, OSError), Store.open(path) as store:
+        if read_mark(store.fd) != identity:
+            return found
+        for user in store.users():
+            with contextlib.suppress(StoreError, OSError):
+                if (account_dir := store.account_dir(user)) is not None:
+                    with account_dir:
+                        if any(name.endswith(MANIFEST) for name in account_dir.read_names()):
+                            found.add(user)
+    return found

@@ -76,6 +76,9 @@ def test_a_disk_that_is_not_mounted_is_refused_and_told(
     doctor = host.t3("doctor", "--json", **where)
     [check] = [one for one in doctor.document["checks"] if one["name"] == "identity"]
     assert (doctor.code, check["status"]) == (1, "fail")
+    for words in (("list",), ("restore", iris.name, "--yes")):
+        answer = host.t3(*words, **where)
+        assert (answer.code, f"no store at {place}, where there was one" in answer.err) == (1, True)
     assert os.listdir(disk) == []
 
 
@@ -95,6 +98,8 @@ def test_another_disk_in_its_place_is_refused_until_it_is_adopted(host: Host, ir
         succeeded(host.t3(*words))
     (host.store / "+store").unlink()
     assert "has no mark" in host.t3().err
+    (host.store / "+store").symlink_to("nowhere")
+    assert "has no mark" in host.t3().err
     succeeded(host.t3("init", "--adopt"))
     commit_row(iris)
     succeeded(host.t3())
@@ -110,6 +115,14 @@ def test_a_slip_in_the_name_begins_no_second_store(host: Host, iris: User) -> No
     assert codes(found) == [1, 1, 2], found
     assert f"the snapshots of {iris.name} are in {host.store}" in found["run"].err
     assert not (host.folder / "stroe").exists()
+    other = host.folder / "other"  # somebody's private folder
+    other.mkdir(mode=0o700)
+    (other / "notes").write_text("")
+    for place in (other, host.store / iris.name):
+        before = os.listdir(place)
+        answer = host.t3(T3_BACKUP_DEST=str(place))
+        assert (answer.code, f"{place} is new, and" in answer.err) == (1, True), answer
+        assert os.listdir(place) == before
     succeeded(host.t3("run", "--dest", str(host.folder / "second")))
     succeeded(host.t3("init", **slip))
     succeeded(host.t3(**slip))
