@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from t3_backup.errors import WORKER_ERRORS, Failure, InUse, SourceRefused, TryLater, WorkerLost
+from t3_backup.errors import (
+    WORKER_ERRORS,
+    Failure,
+    InUse,
+    SourceError,
+    SourceRefused,
+    TryLater,
+    WorkerLost,
+)
 from t3_backup.store.census import Census
 from t3_backup.store.replacement import Replacement
 from t3_backup.system.file_identity import FileIdentity, ProcFile
@@ -23,6 +31,8 @@ from t3_backup.t3.databases import DatabaseState
 from t3_backup.t3.open_databases import Held, OpenDatabases, Server, Stranger
 from t3_backup.text import printable
 from t3_backup.worker import operations, protocol
+from t3_backup.worker.child import task as child_task
+from t3_backup.worker.child.task import Task
 from t3_backup.worker.operations import Job, Operation
 from t3_backup.worker.operations.activity import Activity
 from t3_backup.worker.operations.archive import (
@@ -626,3 +636,11 @@ def test_a_refusal_is_told_apart_from_a_failure() -> None:
         type(protocol.decode_event(protocol.encode_event(SourceRefused("a symlink"))))
         is SourceRefused
     )
+
+
+def test_what_is_too_long_to_be_told_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 51. Else the worker is lost, and nobody knows why."""
+    task = Task(Job("/home/alice", 1, 1, (), True, 2, 1.0, 0))
+    monkeypatch.setattr(child_task, "MAX_LINE", 10)
+    with pytest.raises(SourceError, match="the names of the tables are too many or too long"):
+        task.report(Progress(1, 1))

@@ -11,6 +11,7 @@ import pytest
 from t3_backup.backup import shares
 from t3_backup.backup.shares import Shares
 from t3_backup.store.store import Store
+from t3_backup.worker.limits import Limits
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,22 @@ def test_one_folder_that_a_bad_disk_keeps_from_being_measured_stops_nobody(
         measured = Shares.measure(store, 1, 0)
     assert measured.accounts == 2
     assert measured.room > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder away")
+def test_one_folder_that_is_anothers_stops_nobody(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "store", create=True) as store:
+        with store.account_dir("alice", create=True) or pytest.fail("no folder"):
+            pass
+        os.chown(store.path / "alice", 65534, 65534)
+        assert Shares.measure(store, 1, 0).room > 0
+
+
+@pytest.mark.parametrize(("allowance", "room"), [(None, 900), (200, 200), (2000, 900), (-50, 0)])
+def test_a_worker_is_told_of_what_the_account_may_take(allowance: int | None, room: int) -> None:
+    """Row 46. By that it passes over a database that would cost the others theirs."""
+    limits = Limits(1, 1, 0, 100, lambda: 1000, allowance=allowance)
+    assert limits.room() == room
 
 
 def fail_to_read(_folder: int) -> int:

@@ -10,9 +10,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from t3_backup.errors import Failure, SourceAbsent, WorkerLost
+from t3_backup.errors import Failure, SourceAbsent, SourceError, WorkerLost
 from t3_backup.worker.operations import Job
-from t3_backup.worker.protocol import CHANNEL, Event, Progress, encode_event
+from t3_backup.worker.protocol import CHANNEL, MAX_LINE, Event, Progress, encode_event
 
 if TYPE_CHECKING:  # not every operation has a use for it
     from t3_backup.worker.child.home_watch import HomeWatch
@@ -60,8 +60,11 @@ class Task:
         self.files = {one.name: fd for one, fd in zip(self.sources, files, strict=True)}
 
     def report(self, event: Event | Failure) -> None:
-        """Send one event to the parent. Raises OSError."""
+        """Send one event to the parent. Raises OSError, and SourceError where it is too long."""
         data = encode_event(event)
+        if len(data) > MAX_LINE:
+            why = f"what is to be told of them takes {len(data)} bytes, more than {MAX_LINE}"
+            raise SourceError(f"the names of the tables are too many or too long: {why}")
         with self._reports:
             while data:
                 data = data[os.write(CHANNEL, data) :]
