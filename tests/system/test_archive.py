@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import sandbox
+from support import programs, sandbox
 from support.archives import list_archives, wait_out_clock_tick
 from support.databases import commit_row, give_database
 from support.host import Host, succeeded
@@ -234,6 +234,31 @@ def test_no_worker_is_started_for_files_that_have_not_changed(
         assert asked == expected
         early = len(os.sched_getaffinity(0)) > 1
         assert (CheckDatabases in started[:2]) is early, "the proof's is started early"
+
+
+@by_hand
+def test_where_newer_system_calls_are_refused_all_is_saved_and_put_back(
+    host: Host, laid: User
+) -> None:
+    """Row 67: in a container whose filter doesn't know them."""
+
+    def inside(*words: str) -> dict[str, Any]:
+        line = programs.line("refuse_newer_calls.py", *host.command(*words, "--json"))
+        done = subprocess.run(line, env=host.env(), cwd="/", capture_output=True, check=False)
+        assert done.returncode == 0, done
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    userdata = laid.database.parent
+    before = found(userdata)
+    [account] = inside("run")["accounts"]
+    assert (account["not_packed"], account["reason"], account["warnings"]) == ([], "", [])
+    (userdata / "secrets" / "later.bin").write_bytes(b"later")
+    laid.give(userdata / "secrets" / "later.bin")
+    done = inside("restore", laid.name, "--yes", "--no-service")
+    assert (done["kept"], done["warnings"], done["prerestore"]["verdict"]) == ([], [], "verified")
+    assert found(userdata) == before
+    assert inside("verify")["accounts"][0]["snapshots"][0]["verifies"] is True
 
 
 def test_one_file_that_is_not_packed_is_told_wherever_one_looks_until_it_is(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from t3_backup.system import native
+from t3_backup.system.access import may_access
 from t3_backup.t3.files import KEPT_FILES, ONE_MOMENT
 from t3_backup.worker.child.digest import sha256
 from t3_backup.worker.operations.backup import Packed, WriteArchive
@@ -200,9 +201,7 @@ def _look(folder: int, path: str) -> tuple[os.stat_result, bool, str]:
         status = os.stat(name, dir_fd=above, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             return status, True, os.readlink(name, dir_fd=above)
-        readable = not stat.S_ISREG(status.st_mode) or os.access(
-            name, os.R_OK, dir_fd=above, follow_symlinks=False
-        )
+        readable = not stat.S_ISREG(status.st_mode) or may_access(above, name, os.R_OK)
         return status, readable, ""
     finally:
         os.close(above)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from t3_backup.errors import Failure, InUse, SourceAbsent, SourceError, SourceRefused
 from t3_backup.system import native
+from t3_backup.system.access import may_access
 from t3_backup.system.file_identity import FileIdentity, ProcFile
 from t3_backup.system.sqlite import SIDECARS
 from t3_backup.t3.files import STATE_FOLDER
@@ -117,7 +118,7 @@ class LiveFiles:
 
     def is_writable(self, name: str) -> bool:
         """Tell whether its owner may write to what has that name."""
-        return os.access(name, os.W_OK, dir_fd=self.folder, follow_symlinks=False)
+        return may_access(self.folder, name, os.W_OK)
 
     def has_content(self, name: str) -> bool:
         """Tell whether something of that name is there that is no empty file."""

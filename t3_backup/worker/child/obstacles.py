@@ -12,6 +12,7 @@ import pwd
 import shlex
 from collections.abc import Mapping
 
+from t3_backup.system.access import may_access
 from t3_backup.worker.child.source import LiveDatabase
 
 _SHARED = ("-shm", "-wal", "-journal")  # whoever opens a database reads and writes them
@@ -71,7 +72,7 @@ def _explain_unusable(source: LiveDatabase, unusable: Mapping[str, int]) -> str:
 
 
 def _may(source: LiveDatabase, name: str, mode: int) -> bool:
-    return os.access(name, mode, dir_fd=source.folder, effective_ids=True)
+    return may_access(source.folder, name, mode)
 
 
 def _name_of(uid: int) -> str:
