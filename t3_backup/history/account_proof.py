@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import Self
 
@@ -17,6 +18,14 @@ from t3_backup.store.manifest import Manifest
 from t3_backup.worker.limits import Limits
 
 
+# Snapshots of one account that may end at a limit: whoever stops their workers must not keep the
+# proofs of the others waiting as often as they have snapshots.
+_MOST_ENDED = 2
+_NOT_TRIED = Finding(
+    unchecked=(f"not tried, since the proofs of {_MOST_ENDED} others came to no end",)
+)
+
+
 class AccountProof:
     """Prove snapshots of one account: what several have in common is proven once."""
 
@@ -25,9 +34,23 @@ class AccountProof:
         self._readers = ChainReaders(account_dir, limits, stopping)
         self._bases = BaseFinder(account_dir)
         self._archives: dict[str, Finding] = {}  # by SHA-256
+        self._ended = 0  # snapshots whose proof was ended at a limit
 
     def verify(self, listing: Listing, snapshot: Manifest) -> VerifyResult:
-        """Prove a snapshot, its databases and its archive. Raises Cancelled."""
+        """Prove a snapshot, its databases and its archive. Raises Cancelled.
+
+        Once two could not be checked in the time that a worker may be silent, no other is tried.
+        """
+        if self._ended >= _MOST_ENDED:
+            return VerifyResult(snapshot, _NOT_TRIED)
+        began = time.monotonic()
+        result = self._verify(listing, snapshot)
+        took = time.monotonic() - began
+        if result.outcome == "unchecked" and took >= min(self._limits.stall, self._limits.seconds):
+            self._ended += 1
+        return result
+
+    def _verify(self, listing: Listing, snapshot: Manifest) -> VerifyResult:
         result = verify.verify_snapshot(
             self._account_dir, listing, snapshot, self._limits, self._stopping, self._readers
         )
