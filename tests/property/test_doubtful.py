@@ -11,6 +11,7 @@ from support.manifests import NOON
 from support.snapshot_histories import make_snapshot
 
 from t3_backup.history.doubtful import find_excess
+from t3_backup.history.retention import label_kind
 from t3_backup.store.manifest import Manifest
 
 VERDICTS = st.sampled_from(
@@ -50,6 +51,8 @@ def test_where_the_evidence_began_and_the_newest_of_it_stay(
     for verdict in DOUBTFUL:
         of_it = [one for one in history if one.verdict == verdict]
         assert not of_it or of_it[-1] in there
+    newest = {label_kind(one.label): one for one in history if one.label is not None}
+    assert all(one in there for one in newest.values())
     if sum(one.verdict == "verified" for one in history) < 2:
         assert all(one in there for one in [o for o in history if o.verdict == "unproven"][-2:])
 

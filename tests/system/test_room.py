@@ -116,6 +116,28 @@ def test_damaged_copies_are_bounded_and_the_first_and_the_newest_stay(
     expect_honest_one_well(small, honest)
 
 
+@pytest.mark.soak
+def test_unproven_copies_are_bounded_beside_what_retention_keeps(
+    small: Host, mallory: User, honest: User
+) -> None:
+    """Row 46. Nothing waits for anybody, and pruning goes on."""
+    succeeded(small.t3("run"))
+    names = []
+    for number in range(4):
+        shutil.copyfile(TINY, mallory.database)
+        with closing(sqlite3.connect(mallory.database)) as database:
+            database.create_collation("ours", lambda left, right: (left > right) - (left < right))
+            database.execute("CREATE TABLE large (x TEXT COLLATE ours PRIMARY KEY, y)")
+            values = (f"{number}", os.urandom(6 * MIB))
+            database.execute("INSERT INTO large VALUES (?, ?)", values)
+            database.commit()
+        account = small.t3("run", "--json").account(mallory.name)
+        names.append(account["snapshots"][-1]["name"])
+    there = [one["name"] for one in list_snapshots(small, mallory) if one["verdict"] == "unproven"]
+    assert there == names[:-3:-1]  # of the only good ones there is one more
+    expect_honest_one_well(small, honest)
+
+
 def test_files_beside_a_database_are_no_way_round(small: Host, mallory: User, honest: User) -> None:
     """Row 46. They are not saved, and that is said; the database is."""
     attachment = mallory.database.with_name("attachments") / "large"
