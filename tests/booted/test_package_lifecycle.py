@@ -105,7 +105,7 @@ def test_an_enabled_timer_is_so_after_an_upgrade_and_no_backup_was_run_by_it(
 
 def test_an_upgrade_stops_no_running_backup(machine: Machine, newer: Path) -> None:
     commit_row(machine, "alice")
-    with paused_worker(machine, "alice") as pid:
+    with paused_worker(machine, "alice", operation="check_databases") as pid:
         install_package(machine, newer)
         assert machine.show(SERVICE, "MainPID", "ActiveState") == {
             "MainPID": str(pid),
