@@ -13,6 +13,7 @@ from t3_backup.backup import run as backup_run
 from t3_backup.backup.account import BackupRun
 from t3_backup.backup.result import AccountResult
 from t3_backup.errors import EXIT_OK, Failure, StoreError, UsageError, explain
+from t3_backup.monitor import failure as run_failure  # now: an upgrade may replace it meanwhile
 from t3_backup.monitor import recorder
 from t3_backup.output import console, documents, logfile, sd_notify
 from t3_backup.output.console import Console, say_error
@@ -38,8 +39,6 @@ def run_command(args: argparse.Namespace, values: Settings) -> int:
     except (Failure, OSError) as error:
         code, problem = say_error(error), explain(error)
     if code != EXIT_OK and not args.dry_run:
-        from t3_backup.monitor import failure as run_failure
-
         ending = run_failure.describe_own_end(run, code, problem, results)
         run_failure.follow_failure(ending, values, Console(sys.stderr if args.json else sys.stdout))
     return code
