@@ -17,7 +17,6 @@ from t3_backup.store.listing import Listing
 from t3_backup.store.manifest import Manifest
 from t3_backup.worker.limits import Limits
 
-
 # Snapshots of one account that may end at a limit: whoever stops their workers must not keep the
 # proofs of the others waiting as often as they have snapshots.
 _MOST_ENDED = 2
