@@ -67,12 +67,8 @@ def parse_slots(data: bytes) -> list[Slot]:
 
 
 def entries_of(slots: Iterable[Slot]) -> dict[str, Entry]:
-    """Return the entries by name; of one name, the later one."""
-    return {
-        slot.entry.name: slot.entry
-        for slot in sorted(slots, key=lambda slot: slot.turn)
-        if slot.entry is not None
-    }
+    """Return the entries by name."""
+    return {slot.entry.name: slot.entry for slot in slots if slot.entry is not None}
 
 
 def find_free(slots: list[Slot], wanted: set[str]) -> list[int]:

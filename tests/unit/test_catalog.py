@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,7 +20,9 @@ from support.account_folders import (
     maintenance,
     open_account_dir,
     publish_image,
+    publish_images,
 )
+from support.processes import until
 from support.sampling import sample
 
 from t3_backup.store import catalog_file
@@ -26,7 +30,10 @@ from t3_backup.store.account_dir import AccountDir
 from t3_backup.store.catalog import Catalog, Entry, Proof
 from t3_backup.store.catalog_format import LINE, SLOT, parse_slots
 from t3_backup.store.leftovers import check_catalog
+from t3_backup.store.losses import find_lost
 from t3_backup.store.names import DATA, MANIFEST
+from t3_backup.store.store import Store
+from t3_backup.system import native
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PAGES = b"SQLite format 3\0" + bytes(4080)
@@ -136,6 +143,28 @@ def test_a_removal_that_was_interrupted_is_completed_and_no_loss(account_dir: Ac
     assert account_dir.read_names() == frozenset()
 
 
+def test_so_it_is_where_the_live_image_is_there_still(account_dir: AccountDir) -> None:
+    """A power cut may have kept either name."""
+    images = {"state.sqlite": PAGES, "other.sqlite": PAGES + bytes(4096)}
+    snapshot = publish_images(account_dir, images, "state.sqlite").snapshot
+    account_dir.change_catalog(lambda _: [Entry(snapshot.name, "removing")])
+    [other] = [image for image in snapshot.images if image.file == "other.sqlite"]
+    account_dir.remove_file(other.name + DATA)
+    clean_up(account_dir)
+    assert account_dir.read_names() == frozenset()
+    assert lost(account_dir) == ()
+
+
+def test_what_is_published_after_a_folder_was_read_is_not_lost(tmp_path: Path) -> None:
+    """Those who only look take no lock."""
+    with open_account_dir(tmp_path) as account_dir, Store.open(tmp_path / "store") as store:
+        read = account_dir.read_listing()
+        snapshot = publish_image(account_dir, PAGES).snapshot
+        assert find_lost(store, "alice", read) == ()
+        account_dir.remove_file(snapshot.name + DATA)
+        assert find_lost(store, "alice", read) == (snapshot.name,)
+
+
 def test_what_cannot_be_noted_is_not_let_go(
     account_dir: AccountDir,
 ) -> None:
@@ -198,6 +227,7 @@ def test_places_of_what_went_are_used_again_and_the_file_stays_small(
         seal(account_dir, f"state-{number}")
         account_dir.change_catalog(lambda _, n=number: [Entry(f"state-{n}", "removed")])  # type: ignore[misc]
     assert file_of(account_dir).stat().st_size == 64 * SLOT
+    assert list(states(account_dir))[:36] == [f"state-{number}" for number in range(64, 100)]
     seal(account_dir, *(f"other-{number}" for number in range(200)))
     sealed = [name for name, state in states(account_dir).items() if state == "sealed"]
     assert len(sealed) == 200
@@ -248,6 +278,59 @@ def test_wherever_a_write_is_torn_the_entry_is_as_before_or_as_wanted(
         for at in lines:
             half[at : at + LINE] = new[at : at + LINE]
     assert bytes(half) == new
+
+
+def test_the_second_line_is_not_touched_before_the_first_one_is_on_the_disk(
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 61."""
+    seal(account_dir, "state-1")
+    before = file_of(account_dir).read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="the disk fails"):
+        patched.setattr(native, "sync_file", fail)
+        account_dir.change_catalog(lambda _: [Entry("state-1", "removing")])
+    after = file_of(account_dir).read_bytes()
+    assert (after[:LINE] != before[:LINE], after[LINE:]) == (True, before[LINE:])
+
+
+@pytest.mark.parametrize("call", ["sync_file", "sync_directory"])
+def test_a_new_one_is_on_the_disk_or_that_is_said_and_nothing_is_left(
+    account_dir: AccountDir, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="the disk fails"):
+        patched.setattr(native, call, fail)
+        seal(account_dir, "state-1")
+    beside = set(os.listdir(account_dir.path.parent)) - {file_of(account_dir).name}
+    assert beside == {"alice"}
+
+
+def test_whoever_waited_for_one_that_was_put_aside_writes_to_the_new_one(
+    account_dir: AccountDir,
+) -> None:
+    seal(account_dir, "state-1")
+    path = file_of(account_dir)
+    with path.open("rb") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=seal, args=(account_dir, "state-2"))
+        waiting.start()
+        until(
+            lambda: re.search(rf"-> FLOCK .*:{os.fstat(old.fileno()).st_ino} ", read_locks()),
+            "who waits for the lock",
+        )
+        path.rename(path.with_name("alice+catalog.broken"))
+    waiting.join()
+    assert set(states(account_dir)) == {"state-2"}
+
+
+def read_locks() -> str:
+    return Path("/proc/locks").read_text(encoding="ascii")
 
 
 def test_one_bad_line_of_an_entry_is_not_missed(account_dir: AccountDir) -> None:
