@@ -68,6 +68,7 @@ def test_a_disk_that_is_not_mounted_is_refused_and_told(
     succeeded(host.t3(**where))
     subprocess.run(["umount", disk], check=True)
     disk.chmod(0o700)
+    (disk / "lost+found").mkdir()  # as a new disk has
     found = channels(host, **where)
     assert codes(found) == [1, 1, 2], found
     for answer in found.values():
@@ -79,7 +80,7 @@ def test_a_disk_that_is_not_mounted_is_refused_and_told(
     for words in (("list",), ("restore", iris.name, "--yes")):
         answer = host.t3(*words, **where)
         assert (answer.code, f"no store at {place}, where there was one" in answer.err) == (1, True)
-    assert os.listdir(disk) == []
+    assert os.listdir(disk) == ["lost+found"]
 
 
 def test_another_disk_in_its_place_is_refused_until_it_is_adopted(host: Host, iris: User) -> None:
@@ -124,6 +125,8 @@ def test_a_slip_in_the_name_begins_no_second_store(host: Host, iris: User) -> No
         assert (answer.code, f"{place} is new, and" in answer.err) == (1, True), answer
         assert os.listdir(place) == before
     succeeded(host.t3("run", "--dest", str(host.folder / "second")))
+    named = [place for place, _ in KnownStores(host.folder / "state").configured()]
+    assert named == [host.store]
     succeeded(host.t3("init", **slip))
     succeeded(host.t3(**slip))
 

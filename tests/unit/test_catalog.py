@@ -325,8 +325,9 @@ def test_whoever_waited_for_one_that_was_put_aside_writes_to_the_new_one(
             "who waits for the lock",
         )
         path.rename(path.with_name("alice+catalog.broken"))
+        seal(account_dir, "state-3")  # in a new one
     waiting.join()
-    assert set(states(account_dir)) == {"state-2"}
+    assert set(states(account_dir)) == {"state-2", "state-3"}
 
 
 def read_locks() -> str:

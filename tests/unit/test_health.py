@@ -493,3 +493,22 @@ def test_what_could_not_be_checked_or_not_for_long_is_a_warning(proof: Proof, te
     found = judge_health(alice(GOOD, catalog=proven((GOOD, proof))), NOON, LIMITS)
     assert (found.state, text in found.text) == ("warning" if text else "ok", True)
     assert found.fresh.good == (GOOD,)
+
+
+@pytest.mark.parametrize("changes", [{"verdict": "suspect"}, {"missing": ("other.sqlite",)}])
+def test_a_run_that_found_it_unchanged_and_not_well_makes_nothing_fresh(
+    changes: dict[str, Any],
+) -> None:
+    same = tried("unchanged", HOUR, **changes)
+    assert judge_health(alice(OLD, attempts=(same,)), NOON, LIMITS).fresh.last_good == OLD.when
+
+
+def test_what_was_taken_since_a_database_is_not_copied_makes_nothing_fresh() -> None:
+    bare = replace(BARE, at=format_time(FRESH.when), seconds=1)
+    found = judge_health(alice(FRESH, OLD, attempts=(bare,)), NOON, LIMITS)
+    assert found.fresh.last_good == OLD.when
+
+
+def test_a_catalog_that_cannot_be_read_is_a_warning() -> None:
+    found = judge_health(alice(GOOD, catalog=Catalog(problem="it is damaged")), NOON, LIMITS)
+    assert (found.state, found.text) == ("warning", "it is damaged; next: t3-backup-state run")
