@@ -65,6 +65,14 @@ class WorkerState:
         """Tell whether it may hold a moment of the source now, which keeps the -wal growing."""
         return self.pins and self.source is not None and self.result is None
 
+    def wait(self, seconds: float) -> None:
+        """Count the time in which nothing was heard; of what we slept through but a moment."""
+        self.silence += min(seconds, _LONGEST_TICK_S)
+
+    def is_silent(self) -> bool:
+        """Tell whether it may hold a moment of the source, and says no more what that costs."""
+        return self.may_pin() and self.silence > _SILENCE_S
+
     def home_is_near_its_end(self) -> bool:
         """Tell whether the home's file system has less free than must stay so."""
         if self.home is None:
@@ -112,7 +120,8 @@ def supervise(
                 _stop(process, end)
                 raise Cancelled("stopped before it was done")
             now = time.monotonic()
-            state.silence, last = state.silence + min(now - last, _LONGEST_TICK_S), now
+            state.wait(now - last)
+            last = now
             if not state.told_silent and now - state.heard > _BESIDE_S:
                 state.told_silent = True
                 listen(Silent())
@@ -205,7 +214,7 @@ def _check_limits(state: WorkerState) -> None:
         raise TryLater(f"timed out after {limits.seconds:.0f} s (T3_BACKUP_TIMEOUT)")
     if now - state.heard > limits.stall:
         raise TryLater(f"no progress for {limits.stall:.0f} s; its worker was ended")
-    if state.may_pin() and state.silence > _SILENCE_S:
+    if state.is_silent():
         raise TryLater(
             f"its worker has not said for {_SILENCE_S:.0f} s by how much the -wal grows that it "
             "holds: it was stopped, or the home does not answer; try again later"

@@ -687,13 +687,26 @@ def test_a_look_that_found_nothing_fails_its_account_alone(hostile_run: HostileR
         client.ask(account(hostile_run.mallory), FindDatabase(), limits, threading.Event())
 
 
+LONG = StageDatabase("state.sqlite", "x" * (4 << 20))  # more than a socket holds
+
+
 def test_a_worker_that_never_reads_its_request_is_ended_in_time(hostile_run: HostileRun) -> None:
     """Row 51. The request is longer than what the socket holds."""
     hostile_run.monkeypatch.setattr(client, "_BOOT", "import time; time.sleep(60)")
-    limits = Limits(1, BOUND_S, MIB, 0, lambda: 1 << 40)
-    long = StageDatabase("state.sqlite", "x" * (4 << 20))
+    limits, began = Limits(1, BOUND_S, MIB, 0, lambda: 1 << 40), time.monotonic()
     with pytest.raises(TryLater, match="timed out after 1 s"):
-        client.ask(account(hostile_run.mallory), long, limits, threading.Event())
+        client.ask(account(hostile_run.mallory), LONG, limits, threading.Event())
+    assert time.monotonic() - began < BOUND_S / 2
+
+
+def test_of_a_worker_that_dies_before_it_has_read_its_request_it_is_said_how(
+    hostile_run: HostileRun,
+) -> None:
+    """Row 51."""
+    hostile_run.monkeypatch.setattr(client, "_BOOT", "raise SystemExit(7)")
+    limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
+    with pytest.raises(WorkerLost, match="ended with 7"):
+        client.ask(account(hostile_run.mallory), LONG, limits, threading.Event())
 
 
 def test_a_worker_that_says_it_was_cancelled_is_lost_unless_somebody_did(
