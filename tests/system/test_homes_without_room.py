@@ -212,7 +212,7 @@ def test_a_shm_of_roots_is_in_no_restores_way(host: Host, nora: User, rows: int)
             assert copy.execute(_ROWS).fetchall() == [(rows,)]
 
 
-@pytest.mark.parametrize("why", ["read-only", "folder"])
+@pytest.mark.parametrize("why", ["read-only", pytest.param("folder", marks=pytest.mark.soak)])
 def test_what_keeps_a_restore_from_writing_is_told_and_nothing_is_changed(
     host: Host, nora: User, why: str
 ) -> None:
@@ -235,7 +235,7 @@ def test_what_keeps_a_restore_from_writing_is_told_and_nothing_is_changed(
         assert [*folder.glob("*.replaced-*")] == []
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o644])
+@pytest.mark.parametrize("mode", [0o600, pytest.param(0o644, marks=pytest.mark.soak)])
 def test_a_wal_of_roots_stays_with_what_a_restore_replaced(
     host: Host, nora: User, mode: int
 ) -> None:

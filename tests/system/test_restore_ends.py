@@ -211,7 +211,7 @@ def test_a_file_system_that_never_answers_keeps_no_server_down(
     ("during", "code", "text"),
     [
         pytest.param("write_archive", 75, "later", id="before what can't be undone"),
-        pytest.param("swap_databases", 0, "first", id="after it"),
+        pytest.param("swap_databases", 0, "first", id="after it", marks=pytest.mark.soak),
         pytest.param("install_archive", 0, "first", id="last of all", marks=pytest.mark.soak),
     ],
 )
