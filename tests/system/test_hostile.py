@@ -48,13 +48,14 @@ from t3_backup.store.content import hash_content, read_database_bytes
 from t3_backup.store.staged_file import StagedFile
 from t3_backup.store.store import Store
 from t3_backup.system import native
-from t3_backup.worker import client, supervisor
+from t3_backup.worker import client, protocol, supervisor
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.operations import Operation
 from t3_backup.worker.operations.backup import FindDatabase
 from t3_backup.worker.operations.proof import CheckIntegrity
 from t3_backup.worker.operations.restore import CountRows, StageDatabase
 from t3_backup.worker.proof import prove_file
+from t3_backup.worker.sources import Source
 
 pytestmark = needs_root
 
@@ -697,6 +698,16 @@ def test_a_worker_that_never_reads_its_request_is_ended_in_time(hostile_run: Hos
     with pytest.raises(TryLater, match="timed out after 1 s"):
         client.ask(account(hostile_run.mallory), LONG, limits, threading.Event())
     assert time.monotonic() - began < BOUND_S / 2
+
+
+def test_a_worker_that_answers_before_it_was_asked_is_lost(hostile_run: HostileRun) -> None:
+    """Row 36."""
+    answer = protocol.encode_event(Source(1, 0))
+    boot = f"import os, time; os.write(0, {answer!r}); time.sleep(60)"
+    hostile_run.monkeypatch.setattr(client, "_BOOT", boot)
+    limits = Limits(BOUND_S, BOUND_S, MIB, 0, lambda: 1 << 40)
+    with pytest.raises(WorkerLost, match="answered before it was asked"):
+        client.ask(account(hostile_run.mallory), LONG, limits, threading.Event())
 
 
 def test_of_a_worker_that_dies_before_it_has_read_its_request_it_is_said_how(

@@ -57,8 +57,10 @@ def test_one_that_takes_long_lets_the_next_one_begin_and_no_third() -> None:
         taken.set()
 
     slots.take("alice")
-    slots.take("bob")  # beside alice
-    third = threading.Thread(target=take)
+    second = threading.Thread(target=slots.take, args=("bob",), daemon=True)
+    second.start()
+    until(lambda: not second.is_alive(), "turn of bob")  # beside alice
+    third = threading.Thread(target=take, daemon=True)
     third.start()
     assert not taken.wait(2)
     slots.finish("alice")

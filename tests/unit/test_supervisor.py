@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from t3_backup.worker.limits import Limits
 from t3_backup.worker.sources import Source
 from t3_backup.worker.supervisor import WorkerState
@@ -24,3 +26,9 @@ def test_a_worker_that_holds_nothing_may_be_silent() -> None:
     for _ in range(60):
         state.wait(0.2)
     assert not state.is_silent()
+
+
+def test_whoever_handles_files_is_ended_after_a_minute_at_one_of_them() -> None:
+    """Row 64. The server that a restore has stopped waits for it; a restore's own limit is that of
+    an account."""
+    assert [replace(LIMITS, stall=stall).for_files().stall for stall in (900, 60, 4)] == [60, 60, 4]
