@@ -15,6 +15,7 @@ from t3_backup.errors import EXIT_OK, EXIT_UNCHECKED, Cancelled, Failure, explai
 from t3_backup.history.account_proof import AccountProof
 from t3_backup.history.proof_record import record_result
 from t3_backup.history.verify import VerifyResult
+from t3_backup.monitor import recorder
 from t3_backup.output import console, documents, messages
 from t3_backup.output.console import Console
 from t3_backup.restore.pending import PendingRestore
@@ -46,6 +47,8 @@ def verify_command(args: argparse.Namespace, values: Settings) -> int:
         account_dirs = AccountDirs(store, args.user, out)
         this = _Verification(store, values, args.at, stop, pause, out, restores)
         accounts = [this.verify_account(account_dir) for account_dir in account_dirs]
+        # Where that fails it is said; the exit code is about the proofs, and a run tries it again.
+        recorder.write_metrics(store, values, args.dest, out)
     if args.json:
         console.print_document({"accounts": accounts})
     stop.end()

@@ -55,8 +55,8 @@ def _proof(facts: Facts) -> Iterator[Finding]:
     yield _leniently(_timer("proof timer", PROOF_TIMER, timer, service))
     if service.get("LoadState") == "loaded":
         yield _last_run("last proof", PROOF_SERVICE, service)
-        store = {facts.store.real: _STORE}
-        yield _leniently(_sandbox("proof sandbox", PROOF_SERVICE, service, store, systemd.homes))
+        wanted = {facts.store.real: _STORE} | _textfiles(facts)
+        yield _leniently(_sandbox("proof sandbox", PROOF_SERVICE, service, wanted, systemd.homes))
     else:
         yield warn("proof service", _not_loaded(PROOF_SERVICE, service))
 
@@ -149,9 +149,13 @@ def _written_by_a_run(facts: Facts) -> dict[Path, str]:
             wanted[account.home] = f"the home of {account.user}"
     if facts.log_folder is not None:
         wanted[facts.log_folder] = "the log's folder"
-    if facts.textfiles is not None and not facts.textfiles.problem:
-        wanted[facts.textfiles.real] = "the folder of the metrics"
-    return wanted
+    return wanted | _textfiles(facts)
+
+
+def _textfiles(facts: Facts) -> dict[Path, str]:
+    if facts.textfiles is None or facts.textfiles.problem:
+        return {}
+    return {facts.textfiles.real: "the folder of the metrics"}
 
 
 def _sandbox(

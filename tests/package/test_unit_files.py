@@ -91,16 +91,16 @@ def test_the_weekly_proof_is_confined_and_tried_again_as_a_run_is() -> None:
     assert not OF_A_RUN & proof.keys()
 
 
-def test_the_weekly_proof_may_write_to_the_store_alone() -> None:
-    proof = settings_of(PROOF)
-    assert proof["ReadWritePaths"] == [f"-{settings.load({}, {}, Path('/dev/null')).dest}"]
+def test_the_weekly_proof_may_write_to_the_store_and_the_metrics_alone() -> None:
+    proof, defaults = settings_of(PROOF), settings.load({}, {}, Path("/dev/null"))
+    assert proof["ReadWritePaths"] == [f"-{defaults.dest} -{defaults.textfiles}"]
     # What it may write, and what users may, it can't execute.
     assert set(proof["NoExecPaths"][0].split()) >= {
         "-/home",
         "-/tmp",
         "-/var/tmp",
         "-/dev/shm",
-        *proof["ReadWritePaths"],
+        *proof["ReadWritePaths"][0].split(),
     }
 
 

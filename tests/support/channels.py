@@ -15,7 +15,6 @@ from support.paths import ROOT
 
 CHANNELS = ("run", "verify", "status", "nagios", "doctor", "metrics", "report", "journal")
 AT_ONCE, RUN, PROOF, NEVER = "at once", "run", "proof", "-"
-PROOF_AND_RUN = "proof, run"  # of the metrics, which a run writes
 PAGE = ROOT / "docs" / "monitoring.md"
 _BEGIN, _END = "<!-- begin: told where -->", "<!-- end: told where -->"
 # The exit code of each where something is critical, and where it is a warning.
@@ -48,9 +47,6 @@ class Watch:
         self.ask(RUN)
         self.prove()
         self.ask(PROOF)
-        if self._told.measured is not None and self.cells["metrics"] == NEVER:
-            self._as_service("run")
-            self.ask(PROOF_AND_RUN)
 
     def ask(self, when: str) -> None:
         """Ask those that only look, and have not told yet."""

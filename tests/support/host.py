@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,11 +57,7 @@ class Host:
 
     def snapshots(self, user: User) -> list[Path]:
         """The sealed data files of a user, oldest first by name."""
-        return (
-            sorted(self.account_dir(user).glob("state-*.sqlite"))
-            if self.account_dir(user).exists()
-            else []
-        )
+        return sorted(self.account_dir(user).glob("state-*.sqlite"), key=_age)
 
     def write_map(self, *users: User | str) -> None:
         names = [user if isinstance(user, str) else user.name for user in users]
@@ -145,3 +142,9 @@ def succeeded(answer: Answer) -> Answer:
 def list_snapshots(host: Host, user: User) -> list[dict[str, Any]]:
     """The snapshots of an account as the command lists them, newest first."""
     return host.t3("list", user.name, "--json").account(user.name)["snapshots"]
+
+
+def _age(path: Path) -> tuple[str, int, str]:
+    """By its name; of those of one second the first has no number."""
+    [(time, number), *_] = re.findall(r"(state-[^.-]*)(?:\.(\d+))?", path.name)
+    return time, int(number or 1), path.name

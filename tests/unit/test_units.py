@@ -277,15 +277,20 @@ def test_a_proof_without_its_service_is_a_warning_and_nothing_more_is_said_of_it
 
 
 def test_a_store_elsewhere_is_opened_to_the_proof_by_a_drop_in_of_its_own() -> None:
-    """And that is all which it needs: no home, no log."""
+    """And the metrics. That is all which it needs: no home, no log."""
     elsewhere = replace(HEALTHY.store, real=Path("/srv/t3-store"))
     far = replace(ALICE, home=Path("/srv/homes/alice"))
-    found = examine(INSTALLED, accounts=(far,), store=elsewhere, log_folder=Path("/srv/log"))[
-        "proof sandbox"
-    ]
+    found = examine(
+        INSTALLED,
+        accounts=(far,),
+        store=elsewhere,
+        log_folder=Path("/srv/log"),
+        textfiles=TextfileFacts(Path("/srv/metrics"), ""),
+    )["proof sandbox"]
     assert found.status == "warn"
+    assert "the folder of the metrics (/srv/metrics)" in found.text
     assert (
-        "the store (/srv/t3-store); mkdir -p /etc/systemd/system/t3-backup-verify.service.d && "
+        "the store (/srv/t3-store), the folder of the metrics (/srv/metrics); mkdir -p /etc/systemd/system/t3-backup-verify.service.d && "
         in found.text
     )
     assert "/srv/homes" not in found.text
