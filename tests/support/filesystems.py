@@ -23,6 +23,22 @@ _MAKE = {
 _LEAST = {"ext4": 4 * MIB, "xfs": 300 * MIB, "btrfs": 128 * MIB}
 
 
+@contextlib.contextmanager
+def immutable(*paths: Path, within: Path | None = None) -> Iterator[None]:
+    """Make files as chattr(1) does; afterwards none is so, or none of all that is `within`.
+
+    Skip the test where there is no chattr, or no capability for it.
+    """
+    try:
+        subprocess.run(["chattr", "+i", *paths], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("no file can be made immutable here")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-R", "-i", *((within,) if within else paths)], check=True)
+
+
 def needs_mkfs(kind: str) -> None:
     """Skip the test where that file system can't be made here."""
     if shutil.which(_MAKE[kind][0]) is None:

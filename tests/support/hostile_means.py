@@ -120,9 +120,20 @@ def full_home(user: User) -> Iterator[None]:
 @contextlib.contextmanager
 def endless_wal(user: User) -> Iterator[None]:
     """A server that commits all the time, and whose -wal only grows."""
-    line = programs.line("keep_growing.py", str(user.database), str(256 * MIB))
-    with user_process(user, line, "grows"):
+    with _growing(user, user.database):
         yield
+
+
+@contextlib.contextmanager
+def endless_wal_elsewhere(user: User) -> Iterator[None]:
+    """The same with a database that nobody backs up."""
+    with _growing(user, user.home / "other.sqlite"):
+        yield
+
+
+def _growing(user: User, database: Path) -> AbstractContextManager[object]:
+    line = programs.line("keep_growing.py", str(database), str(256 * MIB))
+    return user_process(user, line, "grows")
 
 
 @contextlib.contextmanager
@@ -185,6 +196,18 @@ MEANS: dict[str, Callable[[User], AbstractContextManager[None]]] = {
     "countless attachments": countless_files,
     "names that are no text": odd_names,
 }
+# A backup yields to whoever works, so a busy disk makes it slower, whatever it is busy with. That
+# is in force while the time without the means is taken.
+BURDENS: dict[str, Callable[[User], AbstractContextManager[None]]] = {
+    "a -wal that grows without end": endless_wal_elsewhere,
+}
+
+
+@contextlib.contextmanager
+def burden_of(means: str, user: User) -> Iterator[None]:
+    """What the means costs the machine, though nobody backs it up."""
+    with BURDENS[means](user) if means in BURDENS else contextlib.nullcontext():
+        yield
 
 
 @contextlib.contextmanager

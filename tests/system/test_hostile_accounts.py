@@ -17,7 +17,7 @@ import pytest
 from support import sandbox
 from support.databases import commit_row, give_database
 from support.host import Host
-from support.hostile_means import MEANS, in_force
+from support.hostile_means import MEANS, burden_of, in_force
 from support.paths import DATA, ROOT
 from support.processes import run_within
 from support.sampling import amount, sample
@@ -120,7 +120,8 @@ def test_a_hostile_user_costs_the_others_neither_backup_nor_time(
     for _ in range(3):  # against noise
         without, beside = [], []
         for number in range(ROUNDS):
-            without.append(group.seconds_until_the_others_are_done())
+            with burden_of(means, group.hostile):
+                without.append(group.seconds_until_the_others_are_done())
             with in_force(means, group.hostile, TINY):
                 beside.append(group.seconds_until_the_others_are_done())
                 if number == 0:

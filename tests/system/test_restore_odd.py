@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from support import sandbox
 from support.fault_injection import needs_strace
+from support.filesystems import immutable
 from support.host import Answer, Host, succeeded
 from support.live_database import (
     change_database,
@@ -90,17 +91,6 @@ def mode(path: Path, bits: int) -> Iterator[None]:
         yield
     finally:
         path.chmod(before)
-
-
-@contextmanager
-def immutable(path: Path) -> Iterator[None]:
-    """As chattr(1) makes it."""
-    if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode != 0:
-        pytest.skip("no file can be made immutable here")
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", path], check=True)
 
 
 def damage(user: User) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.filesystems import immutable
 
 from t3_backup.errors import Failure, InUse
 from t3_backup.store.replacement import Replacement
@@ -193,17 +193,6 @@ def test_what_was_beside_it_is_not_moved_back_to_what_was_written_to_without_it(
     with pytest.raises(Failure, match=rf"written to without {ASIDE}-wal, {ASIDE}-journal"):
         heal(live_files, seen, keep=True)
     assert lies(live_files) == before
-
-
-@contextlib.contextmanager
-def immutable(path: Path) -> Iterator[None]:
-    """As chattr(1) makes it."""
-    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
-        pytest.skip("no file can be made immutable here")
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", path], check=True)
 
 
 def test_what_was_staged_and_cannot_be_removed_keeps_no_server_down(
