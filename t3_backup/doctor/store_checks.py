@@ -6,14 +6,13 @@ Pure: facts in, findings out.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 
 from t3_backup.doctor.facts import Facts, StoreFacts
 from t3_backup.doctor.finding import Finding, fail, note, ok, shorten, warn
 from t3_backup.settings import Settings
 from t3_backup.system.disk import reserve_of
-from t3_backup.text import format_size
+from t3_backup.text import format_size, quote
 
 TESTED = ("ext4", "xfs", "btrfs")
 _IN_MEMORY = ("tmpfs", "ramfs")
@@ -54,7 +53,7 @@ def _identity(store: StoreFacts) -> Iterator[Finding]:
         yield ok("identity", f"{store.path} is the store that is remembered")
     elif store.exists and not store.problem:
         found = "it is not remembered which store this is, and another one would not be noticed"
-        init = f"t3-backup-state init --dest {shlex.quote(str(store.path))}"
+        init = f"t3-backup-state init --dest {quote(str(store.path))}"
         yield warn("identity", f"{found}, nor a disk that is not mounted; {init}")
 
 

@@ -89,6 +89,8 @@ def find_free(slots: list[Slot], wanted: set[str]) -> list[int]:
 
 def _parse_slot(data: bytes) -> Slot:
     """Parse a slot: the later of its copies counts, as long as there is one that can be read."""
+    if _is_blank(data):  # most are: a file grows by many
+        return Slot(None)
     copies = data[:LINE], data[LINE:]
     found = [one for one in map(_from_line, copies) if one is not None]
     if found:

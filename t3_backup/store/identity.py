@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from t3_backup.store.known_stores import KnownStores
 from t3_backup.store.names import MANIFEST
 from t3_backup.store.store import Store
 from t3_backup.system.atomic_file import replace_file
+from t3_backup.text import quote
 
 MARK = "+store"  # no account folder can have such a name
 _FORMAT = 1
@@ -77,7 +77,7 @@ def judge_identity(path: Path, found: str | None, remembered: str | None, *, is_
     """Judge whether the store at `path` may be used for backups: empty, or why not. Pure."""
     if remembered in (None, found):
         return ""
-    adopt = f"t3-backup-state init --adopt --dest {shlex.quote(str(path))}"
+    adopt = f"t3-backup-state init --adopt --dest {quote(str(path))}"
     if is_empty:
         return (
             f"no store at {path}, where there was one: is its disk mounted? next: mount it, or, to "
@@ -159,7 +159,7 @@ def _find_slip(path: Path, known: KnownStores, users: set[str]) -> str:
             return (
                 f"{path} is new, and the snapshots of {user} are in {other}: is T3_BACKUP_DEST "
                 f"right? to begin another store: t3-backup-state init --dest "
-                f"{shlex.quote(str(path))}"
+                f"{quote(str(path))}"
             )
     return ""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shlex
 from collections.abc import Mapping
 
 from t3_backup.system.access import may_access
+from t3_backup.text import quote
 from t3_backup.worker.child.source import LiveDatabase
 
 _SHARED = ("-shm", "-wal", "-journal")  # whoever opens a database reads and writes them
@@ -30,14 +30,14 @@ def find_obstacle(source: LiveDatabase) -> str:
 def _find_obstacle(source: LiveDatabase) -> str:
     room = os.fstatvfs(source.folder)
     if not _may(source, source.name, os.R_OK):
-        return f"its owner may not read it; next: chmod u+rw {shlex.quote(source.path)}"
+        return f"its owner may not read it; next: chmod u+rw {quote(source.path)}"
     if room.f_flag & os.ST_RDONLY:
         return "the disk of the home is mounted read-only"
     if unusable := _find_unusable(source):
         return _explain_unusable(source, unusable)
     if not _may(source, ".", os.W_OK | os.X_OK):
         folder = os.path.dirname(source.path)
-        return f"its owner may not write to its folder; next: chmod u+wx {shlex.quote(folder)}"
+        return f"its owner may not write to its folder; next: chmod u+wx {quote(folder)}"
     if room.f_blocks and not room.f_bavail:
         return "the disk of the home is full; next: make room on it"
     if room.f_files and not room.f_favail:
@@ -63,7 +63,7 @@ def _explain_unusable(source: LiveDatabase, unusable: Mapping[str, int]) -> str:
     if not foreign and not _may(source, source.name, _READ_WRITE):
         names.insert(0, source.name)  # SQLite gives them its mode
     told = ", ".join([*names[:-2], " and ".join(names[-2:])])
-    paths = " ".join(shlex.quote(os.path.join(folder, name)) for name in names)
+    paths = " ".join(quote(os.path.join(folder, name)) for name in names)
     if not foreign:
         return f"its owner may not read and write {told}; next: chmod u+rw {paths}"
     owner = _name_of(unusable[foreign[0]])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 from contextlib import closing
 
 import apsw
@@ -17,6 +16,7 @@ from t3_backup.store.census import Census
 from t3_backup.system import native
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import NOFOLLOW
+from t3_backup.text import quote
 from t3_backup.worker.child import census
 from t3_backup.worker.child.connection import execute, prepare
 from t3_backup.worker.child.live_files import PROBE, LiveFiles
@@ -71,7 +71,7 @@ def stage_database(place: LiveFiles, image: int, name: str, ending: str) -> Stag
 
 def _explain(error: OSError, place: LiveFiles, name: str) -> OSError | SourceError:
     """Say what keeps a file from being written there, with what to do, where that is known."""
-    mend = f"chmod u+wx {shlex.quote(place.folder_path)}"
+    mend = f"chmod u+wx {quote(place.folder_path)}"
     if (then := mend if error.errno == errno.EACCES else _MEND.get(error.errno or 0)) is None:
         return error
     what = f"{place.path_of(name)} can't be put back: {error.strerror}"

@@ -7,7 +7,6 @@ with. So what is there is the old state or the new one, and never a part of each
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -15,6 +14,7 @@ from t3_backup.errors import Failure, InUse, SourceRefused, explain
 from t3_backup.store.replacement import Replacement
 from t3_backup.system.file_identity import FileIdentity
 from t3_backup.system.sqlite import SIDECARS
+from t3_backup.text import quote
 from t3_backup.worker.child.live_files import PROBE, LiveFiles
 from t3_backup.worker.child.swap import exchange, move_sidecars
 from t3_backup.worker.child.task import Task
@@ -92,7 +92,7 @@ def _undo(
             except OSError as error:  # the old ones are in place, whole: that ends nothing
                 path = place.path_of(one.file + aside)
                 why = error.strerror or explain(error)
-                stuck.append(f"{path} could not be removed: {why}; next: rm -f {shlex.quote(path)}")
+                stuck.append(f"{path} could not be removed: {why}; next: rm -f {quote(path)}")
         elif one.old is None:
             # a server has made one of its own; a -wal without a database stays where it was put
             place.remove(one.file + aside)
