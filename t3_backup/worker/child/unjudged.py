@@ -32,9 +32,8 @@ _SINCE = (
     ('near "order": syntax error', "3.44"),
 )
 _TRIGRAM = "3.45"  # knows remove_diacritics
-_CONTROL = re.compile(
-    r"[^\t\n\f\r -~\x80-\U0010ffff]"
-)  # of ASCII: what a bit that flipped makes of text
+# What a bit that flipped makes of text. Not by what is none: that takes 2 ms to compile.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 _MISSING_ENTRY = re.compile(r"row \d+ missing from index (.+)")
 _NUL = r"\u0000"  # as JSON writes it
 
