@@ -3,7 +3,6 @@ Real users, a real store, no servers."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import fake_t3
 import pytest
 from support import programs
 from support.host import Answer, Host
-from support.paths import ROOT
 from support.users import needs_root
 
 from demo.users import User
@@ -43,17 +41,7 @@ class Autoupdate:
             "T3_BIN": f"{root}/bin/t3",
         }
         line = programs.line("autoupdate.py", *words, isolated=False)
-        done = subprocess.run(
-            line,
-            env=self.host.env(**more),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Answer.of(line, self.host.env(**more))
 
     def on(self, version: str, *names: str) -> None:
         for name in names:

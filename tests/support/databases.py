@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -73,6 +74,15 @@ def hash_source(user: User) -> dict[str, str]:
         for e in ("", "-wal")
         if Path(f"{user.database}{e}").exists()
     }
+
+
+def put_beside(user: User, names: Sequence[str]) -> None:
+    """Put small files beside a user's databases, in folders that nobody else may open."""
+    for name in names:
+        path = user.database.parent / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text("first")
+    subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", user.database.parent], check=True)
 
 
 def put_database(user: User, name: str, table: str) -> Path:

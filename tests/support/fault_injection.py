@@ -46,10 +46,7 @@ def run_traced(
     """A run of the command under strace. `parent_only`: the worker is let go as it is exec'd.
     KILLED where a kill hit."""
     line = [*_strace(host, parent_only), *options, *host.command(*words)]
-    done = subprocess.run(
-        line, env=host.env(), cwd="/", capture_output=True, text=True, timeout=timeout, check=False
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer.of(line, host.env(), cwd=Path("/"), timeout=timeout)
 
 
 def start_traced(
@@ -104,7 +101,4 @@ def run_refused(
     is `value`."""
     numbers = map(str, (position, mask, value, error))
     line = programs.line("refuse_call.py", call, *numbers, *host.command(*words))
-    done = subprocess.run(
-        line, env=host.env(), cwd="/", capture_output=True, text=True, timeout=120, check=False
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer.of(line, host.env(), cwd=Path("/"))

@@ -8,10 +8,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from demo.users import User
 from support import sandbox
@@ -25,6 +25,30 @@ class Answer:
     code: int
     out: str
     err: str
+
+    @classmethod
+    def of(
+        cls,
+        line: Sequence[str | Path],
+        env: Mapping[str, str],
+        *,
+        cwd: Path = ROOT,
+        timeout: float = 120,
+        **options: Any,
+    ) -> Self:
+        """Run a command to its end, with nothing to read; further `options` of `subprocess.run`."""
+        done = subprocess.run(
+            line,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            **options,
+        )
+        return cls(done.returncode, done.stdout, done.stderr)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -93,17 +117,7 @@ class Host:
 
     def t3(self, *words: str, timeout: float = 120, **more: str) -> Answer:
         """Call `t3-backup-state` as a person does; further settings as T3_BACKUP_... keywords."""
-        done = subprocess.run(
-            self.command(*words, **more),
-            env=self.env(**more),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Answer.of(self.command(*words, **more), self.env(**more), timeout=timeout)
 
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         """The same, left running."""

@@ -24,17 +24,9 @@ class Released:
 
     def t3(self, host: Host, *words: str, timeout: float = 120, **more: str) -> Answer:
         """Call its `t3-backup-state` on that host; further settings as T3_BACKUP_... keywords."""
-        done = subprocess.run(
-            [sys.executable, "-m", "t3_backup", *words],
-            env=host.env(**more) | {"PYTHONPATH": str(self.folder)},
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        line = [sys.executable, "-m", "t3_backup", *words]
+        environ = host.env(**more) | {"PYTHONPATH": str(self.folder)}
+        return Answer.of(line, environ, cwd=self.folder, timeout=timeout)
 
 
 @contextmanager

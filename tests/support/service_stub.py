@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from support import programs
 from support.host import Answer, Host
-from support.paths import ROOT
 
 _STUB = """#!/bin/sh
 # The last of start, stop, mask and unmask that was asked for says how the service is.
@@ -69,15 +67,5 @@ class ServiceStub:
         line = programs.line(
             "with_systemctl.py", str(self.host.folder / "systemctl"), *words, isolated=False
         )
-        done = subprocess.run(
-            [python or line[0], *line[1:]],
-            executable=line[0],
-            env=self.host.env(**more),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        called = [python or line[0], *line[1:]]
+        return Answer.of(called, self.host.env(**more), executable=line[0])

@@ -226,10 +226,7 @@ def test_a_symlink_to_nowhere_is_no_store_that_is_still_to_come(host: Host, dora
 def in_own_namespace(host: Host, script: str, *words: str) -> Answer:
     """The command, after `script` has changed what is mounted, for it alone."""
     line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *host.command(*words)]
-    done = subprocess.run(
-        line, env=host.env(), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer.of(line, host.env())
 
 
 def test_a_store_in_memory_or_read_only_fails_and_is_called_what_it_is(
@@ -389,19 +386,8 @@ def test_a_systemd_that_does_not_answer_is_told_and_the_rest_is_looked_at(
 
 
 def as_user(host: Host, user: User, *words: str, **environ: str) -> Answer:
-    done = subprocess.run(
-        host.command(*words),
-        env=host.env(**environ),
-        cwd=ROOT,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    line, env = host.command(*words), host.env(**environ)
+    return Answer.of(line, env, timeout=60, user=user.uid, group=user.gid, extra_groups=[])
 
 
 def test_somebody_else_sees_their_own_account_and_is_told_what_needs_root(

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -335,11 +334,8 @@ class TestWhatIsAHook:
 
 
 def as_user(host: Host, user: User, *words: str, **more: str) -> Answer:
-    done = subprocess.run(
-        ["setpriv", f"--reuid={user.name}", f"--regid={user.gid}", "--init-groups", "--", *host.command(*words)],
-        env=host.env(**more), cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return Answer(done.returncode, done.stdout, done.stderr)
+    whose = ["setpriv", f"--reuid={user.name}", f"--regid={user.gid}", "--init-groups", "--"]
+    return Answer.of([*whose, *host.command(*words)], host.env(**more))
 
 
 class TestTheCommand:
@@ -454,15 +450,7 @@ class TestTheService:
         environ = host.env(
             RUNTIME_DIRECTORY=str(place / "runtime"), T3_BACKUP_DEST=str(place / "store")
         )
-        done = subprocess.run(
-            ["sh", "-c", script, "sh", *host.command(*words)],
-            env=environ,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Answer.of(["sh", "-c", script, "sh", *host.command(*words)], environ)
 
     def test_it_leaves_what_it_came_to_and_calls_none_itself(
         self, host: Host, folder: Path, hugo: User, place: Path

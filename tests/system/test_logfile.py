@@ -169,10 +169,7 @@ def in_own_namespace(host: Host, script: str, *words: str) -> Answer:
     environ = host.env()
     del environ["T3_BACKUP_LOG"]
     line = ["unshare", "--mount", "sh", "-ec", f'{script}; exec "$@"', "sh", *host.command(*words)]
-    done = subprocess.run(
-        line, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer.of(line, environ)
 
 
 def test_the_default_log_is_written_where_its_folder_is_and_missed_by_nobody_where_not(

@@ -67,17 +67,7 @@ def metrics(folder: Path) -> dict[tuple[str, ...], float]:
 
 
 def run_as(host: Host, prefix: list[str], *words: str, **environ: str) -> Answer:
-    line = [*prefix, *host.command(*words)]
-    done = subprocess.run(
-        line,
-        env=host.env(**environ),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return Answer.of([*prefix, *host.command(*words)], host.env(**environ))
 
 
 # --- the ledger

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import sandbox
+from support.databases import put_beside
 from support.filesystems import hanging
 from support.host import Host, succeeded
 from support.live_database import paused_restore
@@ -32,11 +33,7 @@ def nora(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """Somebody with files beside the database, and a snapshot of all."""
     user = make_user("ends", small)
     host.write_map(user)
-    for name in FILES:
-        path = user.database.parent / name
-        path.parent.mkdir(mode=0o700, parents=True)
-        path.write_text("first")
-    subprocess.run(["chown", "-R", f"{user.uid}:{user.gid}", user.database.parent], check=True)
+    put_beside(user, FILES)
     succeeded(host.t3("run"))
     return user
 

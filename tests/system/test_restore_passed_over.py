@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support import sandbox
 from support.archives import list_archives, wait_out_clock_tick
+from support.databases import put_beside
 from support.filesystems import immutable
 from support.host import Answer, Host, succeeded
 from support.live_database import paused_restore
@@ -105,12 +106,7 @@ def kept(host: Host, make_user: Callable[..., User], small: Path) -> User:
     """Somebody with a file of each kind, and a snapshot of all."""
     user = make_user("passed", small)
     host.write_map(user)
-    for name in FILES:
-        path = user.database.parent / name
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        path.write_text("first")
-        user.give(path)
-        user.give(path.parent)
+    put_beside(user, FILES)
     succeeded(host.t3("run"))
     return user
 

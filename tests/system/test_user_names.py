@@ -90,17 +90,8 @@ def spelled(host: Host, *words: str) -> Answer:
         subprocess.run(["gcc", *options, "-o", library, SPELLED], check=True)
         switch.write_text("passwd: files spelled\ngroup: files\nshadow: files\n")
     inside = 'mount --bind "$0" /etc/nsswitch.conf && exec "$@"'
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", inside, switch, *host.command(*words)],
-        env=host.env() | {"LD_LIBRARY_PATH": str(host.folder)},
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
+    line = ["unshare", "-m", "sh", "-c", inside, switch, *host.command(*words)]
+    return Answer.of(line, host.env() | {"LD_LIBRARY_PATH": str(host.folder)})
 
 
 @pytest.mark.parametrize("line", ["x=../x", "x=no body", "x=CORP\\nobody", "x=-rf"])

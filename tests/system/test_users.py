@@ -572,16 +572,7 @@ def test_a_package_that_its_users_cannot_read_serves_them(
     def t3(*words: str) -> Answer:
         command = [sys.executable, "-m", "t3_backup", *words]
         environ = host.env(PYTHONPATH=str(package))
-        done = subprocess.run(
-            command,
-            env=environ,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=BOUND_S,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Answer.of(command, environ, cwd=Path("/"), timeout=BOUND_S)
 
     must_go_on_without(t3(), ben, ada, f"{ben.database} is not a SQLite database")
     assert t3("verify", ada.name).code == 0

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,10 +50,7 @@ def call(tmp_path: Path) -> Call:
     def run(*words: str) -> Answer:
         line = [sys.executable, "-m", "t3_backup", *words, "--dest", str(tmp_path / "store")]
         environ = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            line, env=environ, cwd="/", capture_output=True, text=True, check=False, timeout=60
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Answer.of(line, environ, cwd=Path("/"), timeout=60)
 
     return run
 

@@ -9,16 +9,23 @@ from support.processes import until
 from t3_backup.backup.slots import Slots
 
 
-def test_an_account_waits_until_another_gives_its_slot_back() -> None:
-    slots, taken = Slots(1), threading.Event()
+def take_beside(slots: Slots, user: str) -> tuple[threading.Thread, threading.Event]:
+    """Let a thread take a slot; the event says that it has."""
+    taken = threading.Event()
 
     def take() -> None:
-        slots.take("bob")
+        slots.take(user)
         taken.set()
 
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    return thread, taken
+
+
+def test_an_account_waits_until_another_gives_its_slot_back() -> None:
+    slots = Slots(1)
     slots.take("alice")
-    second = threading.Thread(target=take)
-    second.start()
+    second, taken = take_beside(slots, "bob")
     slots.give_back("carol")  # has none
     assert not taken.wait(0.1)
     slots.give_back("alice")
@@ -50,18 +57,11 @@ def test_giving_back_twice_gives_one_slot() -> None:
 def test_one_that_takes_long_lets_the_next_one_begin_and_no_third() -> None:
     """Row 22. Else whoever has piled up the most would decide when the others have their turn; and
     on a machine with many large accounts all would be worked on at once."""
-    slots, taken = Slots(1, turn_seconds=0), threading.Event()
-
-    def take() -> None:
-        slots.take("carol")
-        taken.set()
-
+    slots = Slots(1, turn_seconds=0)
     slots.take("alice")
-    second = threading.Thread(target=slots.take, args=("bob",), daemon=True)
-    second.start()
-    until(lambda: not second.is_alive(), "turn of bob")  # beside alice
-    third = threading.Thread(target=take, daemon=True)
-    third.start()
+    _, began = take_beside(slots, "bob")
+    until(began.is_set, "turn of bob")  # beside alice
+    third, taken = take_beside(slots, "carol")
     assert not taken.wait(2)
     slots.finish("alice")
     until(taken.is_set, "turn of carol")  # beside bob
@@ -72,15 +72,9 @@ def test_one_that_takes_long_lets_the_next_one_begin_and_no_third() -> None:
 
 
 def test_one_whose_turn_is_not_over_keeps_its_slot() -> None:
-    slots, taken = Slots(1, turn_seconds=3600), threading.Event()
-
-    def take() -> None:
-        slots.take("bob")
-        taken.set()
-
+    slots = Slots(1, turn_seconds=3600)
     slots.take("alice")
-    second = threading.Thread(target=take)
-    second.start()
+    second, taken = take_beside(slots, "bob")
     assert not taken.wait(1)
     slots.finish("alice")
     until(taken.is_set, "slot for bob")
