@@ -236,8 +236,12 @@ def test_a_program_of_its_package_runs_for_as_long_as_it_does(
     program = laid_out(tmp_path / "t3", V1)
     code = 130 if how == signal.SIGTERM else -how
     with running(program, tmp_path / "base", code=code, T3_FAKE_PROBE_LASTS="0") as served:
-        until(lambda: len(children(served.process.pid)) == 1, "nothing but the monitor")
-        (child,) = children(served.process.pid)
+
+        def find_only() -> list[int] | None:
+            found = children(served.process.pid)  # programs are probed for a moment
+            return found if len(found) == 1 else None
+
+        (child,) = until(find_only, "nothing but the monitor")
         link = Path(f"/proc/{child}/exe")
         assert link.readlink().is_relative_to(program.resolve().parent)
         assert Path(f"/proc/{child}/comm").read_text() == "t3-resource-mon\n"

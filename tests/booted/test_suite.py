@@ -31,7 +31,7 @@ VALUES = [
 ]
 ASKED = f"env T3_TEST_SEED={seed()} T3_TEST_SOAK={int(is_soak())}"
 # What its own trouble needs is taken from the service: rights over files, other users, strace, a
-# terminal, a looser umask, a program of its own in a folder that it may write.
+# terminal, a looser umask, /dev/shm, a program of its own in a folder that it may write.
 NOT_VALUES = [
     "what_the_system_says",
     "opened_by_its_own_path",
@@ -49,6 +49,10 @@ NOT_VALUES = [
     "no_descriptor_is_left_open",
     "on_a_terminal",
     "without_rich",
+    "symlink_of_somebody_else",
+    "is_anothers",
+    "open_to_others_stops_nobody",
+    "time_that_no_archive_holds",
 ]
 # Of the checkout alone, or of both packages; and systemd runs a program of its own from the store,
 # where none may be run.
@@ -59,6 +63,7 @@ NOT_FILES = [
     "layers",
     "manpage",
     "monitoring",
+    "sqlite_shapes",
     "systemd",
     "t3_data",
 ]

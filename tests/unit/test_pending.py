@@ -73,10 +73,13 @@ def test_a_restore_that_touches_no_server_names_none(store: Store) -> None:
     assert pending.find_pending(store)[0].text.endswith("t3-backup-state accept alice")
 
 
-@pytest.mark.skipif(
+sees_locks = pytest.mark.skipif(
     not Path("/proc/locks").exists(),
     reason="the service can't see who holds a lock (ProcSubset=pid)",
 )
+
+
+@sees_locks
 def test_where_somebody_holds_the_store_it_may_run(store: Store) -> None:
     ALICE.save(store)
     with holding(store, fcntl.LOCK_EX):
@@ -99,6 +102,7 @@ def test_what_is_locked_on_another_disk_is_not_the_store_though_it_has_its_inode
     assert found == ["4711", "42", "43"], "btrfs has one number there, and stat(2) another"
 
 
+@sees_locks
 def test_where_somebody_holds_the_store_that_one_outside_is_of_it_may_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
